@@ -1,0 +1,236 @@
+"""SHELL. The few things that asyncio and trio each have to do in their own way, because they are hot.
+
+Everything else goes through anyio. What is here, and why (figures in docs/decisions):
+
+- `gate`, on each get: one call that refuses a foreign thread or event loop, names the calling task,
+  and notices a pending cancellation;
+- `park` and `wake`: a bare future, or trio's own parking, in place of `anyio.Event`;
+- `now`: the clock's own function;
+- `call_soon`: run something on the pool's loop from a finalizer, which may run anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import time
+from asyncio import events
+from collections.abc import Callable, Generator
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from ._errors import PoolMisuse
+
+if TYPE_CHECKING:
+    from ._pool_parts import Waiter
+
+_FOREIGN = (
+    "this pool belongs to another event loop or thread: use one pool for each event loop, "
+    "and anyio.from_thread to reach it from a worker thread"
+)
+
+
+class Clock(Protocol):
+    """Where a pool gets its time from. `wspool.testing.ManualClock` is one for tests."""
+
+    def now(self) -> float:
+        """The time in seconds; it never goes back."""
+        ...
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Return when `now()` has reached `deadline`; never, if it is infinite."""
+        ...
+
+
+class Backend(Protocol):
+    """What the pool asks of the event loop that it was opened on."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The loop's clock, in seconds."""
+        ...
+
+    @property
+    def gate(self) -> Callable[[], Any]:
+        """The calling task; None if it must `pause` first. PoolMisuse elsewhere than at home."""
+        ...
+
+    @property
+    def home(self) -> Callable[[], Any]:
+        """The calling task, None in a callback. PoolMisuse elsewhere than at home."""
+        ...
+
+    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
+        """Raise a pending cancellation; if `fully`, let other tasks run as well."""
+        ...
+
+    def park(self, waiter: Waiter[Any]) -> Generator[Any, Any, None]:
+        """Suspend the calling task until `wake(waiter)` or a cancellation."""
+        ...
+
+    def wake(self, waiter: Waiter[Any]) -> None:
+        """Resume the task parked for this waiter, if it is parked and was not resumed already."""
+        ...
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call the function on the loop, soon; from any thread. Nothing happens if the loop has ended."""
+        ...
+
+
+class AsyncioBackend:
+    """asyncio, with its default loop, uvloop, or any other."""
+
+    def __init__(self) -> None:
+        """Bind to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = self._loop.time
+        if type(self._loop).time is asyncio.BaseEventLoop.time:
+            self.now = time.monotonic  # what that method calls, at half the price
+        self.home, self.gate = _asyncio_gates(self._loop)
+
+    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:  # noqa: ARG002  # cheaper has no use here
+        """Raise a pending cancellation, and let other tasks run."""
+        yield from anyio.lowlevel.checkpoint().__await__()
+
+    def park(self, waiter: Waiter[Any]) -> Generator[Any, Any, None]:
+        """Suspend on a future."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiter.parking = future
+        return future.__await__()
+
+    def wake(self, waiter: Waiter[Any]) -> None:
+        """Complete the future, unless it is cancelled or completed."""
+        future = waiter.parking
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Through `loop.call_soon_threadsafe`."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+
+def _asyncio_gates(loop: asyncio.AbstractEventLoop) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    own_thread = get_ident()
+    current_task: Callable[[Any], Any] = asyncio.current_task
+    if sys.version_info < (3, 12):
+        # 3.11's current_task is written in Python and costs as much as the rest of the gate.
+        current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+
+    def home() -> Any:
+        if get_ident() == own_thread:
+            task = current_task(loop)
+            if task is not None or events._get_running_loop() is loop:
+                return task
+        raise PoolMisuse(_FOREIGN)
+
+    def gate() -> Any:
+        if get_ident() == own_thread:
+            task = current_task(loop)
+            if task is not None:
+                # Cancelled by whomever since it began, and nobody took it back: look closely.
+                return None if task.cancelling() else task
+        raise PoolMisuse(_FOREIGN)
+
+    return home, gate
+
+
+class TrioBackend:
+    """trio."""
+
+    def __init__(self) -> None:
+        """Bind to the running loop."""
+        import trio
+
+        self._trio = trio.lowlevel
+        self._ended = trio.RunFinishedError
+        self._token = trio.lowlevel.current_trio_token()
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        # trio can only tell by an await whether the caller is cancelled: gate never lets pass unpaused.
+        self.home, self.gate = _trio_gates(self._token)
+
+    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
+        """Raise a pending cancellation; if `fully`, let other tasks run as well."""
+        if fully:
+            yield from self._trio.checkpoint().__await__()
+        else:
+            yield from self._trio.checkpoint_if_cancelled().__await__()
+
+    def park(self, waiter: Waiter[Any]) -> Generator[Any, Any, None]:
+        """Suspend the task; a cancellation wins only while nobody has woken it."""
+        waiter.parking = self._trio.current_task()
+
+        def abort(_: object) -> Any:
+            waiter.parking = None
+            return self._trio.Abort.SUCCEEDED
+
+        return self._trio.wait_task_rescheduled(abort).__await__()
+
+    def wake(self, waiter: Waiter[Any]) -> None:
+        """Reschedule the task, once."""
+        task, waiter.parking = waiter.parking, None
+        if task is not None:
+            self._trio.reschedule(task)
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Through trio's token."""
+        try:
+            self._token.run_sync_soon(function, *args)
+        except self._ended:
+            pass
+
+
+def _trio_gates(token: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
+    import trio
+
+    current_token = trio.lowlevel.current_trio_token
+    current_task = trio.lowlevel.current_task
+
+    def home() -> Any:
+        try:
+            if current_token() is token:
+                return current_task()
+        except RuntimeError:
+            pass  # not inside trio, or in trio but in no task
+        raise PoolMisuse(_FOREIGN)
+
+    def gate() -> None:
+        home()
+
+    return home, gate
+
+
+def current_backend() -> Backend:
+    """The backend of the running event loop."""
+    # anyio has no public question for this, and sniffio is no longer among its dependencies.
+    if "trio" in sys.modules and _in_trio():
+        return TrioBackend()
+    return AsyncioBackend()
+
+
+def _in_trio() -> bool:
+    import trio
+
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+class LoopClock:
+    """The event loop's own clock; the default."""
+
+    def __init__(self, backend: Backend) -> None:
+        """Take the backend's clock function as it is, so that asking costs no more."""
+        self.now = backend.now
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Sleep in the event loop."""
+        if deadline == math.inf:
+            await anyio.sleep_forever()
+        await anyio.sleep(max(0.0, deadline - self.now()))

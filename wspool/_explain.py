@@ -1,0 +1,34 @@
+"""PURE. Texts that tell a caller why it got no connection, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._statistics import PoolStatistics
+
+
+def explain_timeout(
+    name: str, cause: str, waited: float, figures: PoolStatistics, *, holder: str, holds_itself: bool
+) -> str:
+    """The text of a `PoolTimeout`.
+
+    `cause` names the limit that was reached, with its value; `holder` names the longest holder.
+    """
+    limit = "no limit" if figures.max_size is None else f"max_size={figures.max_size}"
+    parts = [
+        f"{name}: no connection after {waited:.3g} s ({cause})",
+        f"{figures.size} places in use ({limit}): {figures.held} held, {figures.idle} idle, "
+        f"{figures.dialling} dialling, {figures.reserved} reserved, {figures.validating} validating, "
+        f"{figures.resetting} resetting, {figures.closing} closing; {figures.waiting} still waiting",
+    ]
+    if figures.held:
+        parts.append(f"held longest: {figures.longest_held:.3g} s by {holder}")
+    if figures.last_dial_error is not None:
+        parts.append(f"last dial error: {figures.last_dial_error!r}")
+    if holds_itself:
+        parts.append(
+            "this task holds a connection of this pool already: waiting for a second one while "
+            "holding the first can block for ever; release the first, or raise max_size"
+        )
+    return "; ".join(parts)

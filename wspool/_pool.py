@@ -1,0 +1,554 @@
+"""SHELL. The pool: hands facts to the state machine and carries out its orders, on anyio."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import traceback
+import weakref
+from contextvars import copy_context
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, Self
+
+import anyio
+
+from ._backend import Backend, Clock, LoopClock, current_backend
+from ._errors import PoolClosed, PoolError, PoolMisuse, PoolTimeout
+from ._events import CloseReason
+from ._explain import explain_timeout
+from ._pool_parts import Entry, Job, Refusal, T, Waiter
+from ._pool_state import (
+    ALARM,
+    CANCEL,
+    CONNECT,
+    NOTIFY,
+    RESET,
+    START,
+    VALIDATE,
+    WAITING,
+    WAKE,
+    PoolState,
+)
+from ._pooled import HELD, Pooled, new_handle
+from ._settings import PoolSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from contextvars import Context
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+    from ._events import PoolEvent
+    from ._statistics import PoolStatistics
+
+logger = logging.getLogger("wspool")
+
+_NOTHING: Any = object()
+_PACKAGE = os.path.dirname(__file__) + os.sep
+
+
+class _Unchanged:
+    def __repr__(self) -> str:
+        return "(unchanged)"
+
+
+UNCHANGED: Any = _Unchanged()
+
+
+class Pool(Generic[T]):
+    """A pool of connections of type T, on asyncio or trio.
+
+    Use it as `async with Pool(connect) as pool:`, on one event loop, entered and left in one task.
+    Get connections with `get()`. Dials, checks, resets and closes run in tasks of the pool's own,
+    in the context (contextvars) in which the pool was entered.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[T]],
+        *,
+        max_size: int | None = 100,
+        max_idle: int | None = None,
+        min_idle: int = 0,
+        max_connecting: int | None = None,
+        max_waiting: int | None = None,
+        acquire_timeout: float | None = 30.0,
+        connect_timeout: float | None = 10.0,
+        idle_timeout: float | None = 600.0,
+        max_lifetime: float | None = None,
+        lifetime_jitter: float = 0.1,
+        max_uses: int | None = None,
+        race_delay: float = 0.0,
+        abandoned_dial_grace: float = 5.0,
+        is_reusable: Callable[[T], object] | None = None,
+        validate: Callable[[T], Awaitable[object]] | None = None,
+        validate_timeout: float = 5.0,
+        validate_bypass_interval: float = 1.0,
+        validate_interval: float | None = 30.0,
+        reset: Callable[[T], Awaitable[object]] | None = None,
+        reset_timeout: float = 5.0,
+        close: Callable[[T], object] | None = None,
+        close_timeout: float = 5.0,
+        on_event: Callable[[PoolEvent], object] | None = None,
+        trace_holders: bool = False,
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Describe the pool; it opens when it is entered.
+
+        Counts are whole numbers, None for no limit; durations are in seconds, None for ever. Each
+        default has its precedent in `wspool/_settings.py`.
+
+        Args:
+            connect: Opens a connection. Its exception reaches the caller who needed it, unchanged.
+            max_size: Connections and dials at most, in whatever state, those being closed included.
+            max_idle: Idle connections kept at most; None keeps up to `max_size`.
+            min_idle: Idle connections kept ready, dialled in the background.
+            max_connecting: Dials at once at most.
+            max_waiting: Callers that may wait for a release, beyond those a dial is under way for;
+                further ones get `PoolFull`.
+            acquire_timeout: How long a get may wait before `PoolTimeout`.
+            connect_timeout: How long a dial may take.
+            idle_timeout: After so long unused, a connection is closed, while more than `min_idle` are idle.
+            max_lifetime: After so long a connection is closed as soon as it is idle.
+            lifetime_jitter: The part of `max_lifetime` that is taken off at random.
+            max_uses: After so many uses a connection is closed.
+            race_delay: How long a caller waits for a release before a dial starts for it; 0 starts
+                the race at once. No wait where no release can come.
+            abandoned_dial_grace: How long a dial goes on that nobody waits for any more.
+            is_reusable: `Poolable.is_reusable` for connections that lack it.
+            validate: Asks the peer whether the connection works: on hand-out, unless it was used or
+                checked within `validate_bypass_interval`, and every `validate_interval` while idle.
+                Returning False, raising, or taking longer than `validate_timeout` closes it.
+            validate_timeout: See `validate`.
+            validate_bypass_interval: See `validate`.
+            validate_interval: See `validate`; up to a tenth shorter at random; None for no such checks.
+            reset: Prepares a released connection for its next user; a failure closes the connection.
+            reset_timeout: How long a reset may take.
+            close: Closes a connection, synchronously or not. By default its `aclose` or `close`, if any.
+            close_timeout: How long a close may take before its task is cancelled.
+            on_event: Called with each `PoolEvent`; must be quick. Its exceptions are logged.
+            trace_holders: Record where each connection was acquired, for the `ResourceWarning` about
+                forgotten handles. Costs some microseconds a get.
+            name: The pool's name in errors and logs.
+            clock: Another source of time, for tests.
+
+        Raises:
+            TypeError: A hook that cannot be called, or a number of another kind.
+            ValueError: A number out of range, or numbers that contradict each other.
+        """
+        self._settings = PoolSettings(
+            max_size=max_size,
+            max_idle=max_idle,
+            min_idle=min_idle,
+            max_connecting=max_connecting,
+            max_waiting=max_waiting,
+            acquire_timeout=acquire_timeout,
+            connect_timeout=connect_timeout,
+            idle_timeout=idle_timeout,
+            max_lifetime=max_lifetime,
+            lifetime_jitter=lifetime_jitter,
+            max_uses=max_uses,
+            race_delay=race_delay,
+            abandoned_dial_grace=abandoned_dial_grace,
+            validate_timeout=validate_timeout,
+            validate_bypass_interval=validate_bypass_interval,
+            validate_interval=validate_interval,
+            reset_timeout=reset_timeout,
+            close_timeout=close_timeout,
+        )
+        _check_callable("connect", connect)
+        for argument, hook in (
+            ("is_reusable", is_reusable),
+            ("validate", validate),
+            ("reset", reset),
+            ("close", close),
+            ("on_event", on_event),
+        ):
+            if hook is not None:
+                _check_callable(argument, hook)
+        self.name = name if name is not None else f"pool of {_name_of(connect)}"
+        self._connect = connect
+        self._validate = validate
+        self._reset = reset
+        self._close = close if close is not None else _close_by_method
+        self._on_event = on_event
+        self._trace_holders = trace_holders
+        self._given_clock = clock
+        self._state: PoolState[T] = PoolState(
+            self._settings,
+            is_reusable=is_reusable,
+            validates=validate is not None,
+            resets=reset is not None,
+            observed=on_event is not None,
+            jitter=random.random,
+        )
+        self._reference = weakref.ref(self)
+        self._gate: Callable[[], Any] = self._refuse_unentered
+        self._home: Callable[[], Any] = self._refuse_unentered
+        self._draining = False
+        self._entered = False
+
+        self._backend: Backend
+        self._clock: Clock
+        self._now: Callable[[], float] = lambda: 0.0
+        self._context: Context
+        self._tasks: TaskGroup
+        self._timer: anyio.CancelScope
+        self._sleep: anyio.CancelScope
+        self._emptied: anyio.Event
+
+    def _refuse_unentered(self) -> Any:
+        raise PoolMisuse(f"{self.name} is not open: use it inside `async with`")
+
+    def __repr__(self) -> str:
+        """Name and sizes."""
+        figures = self._state.statistics(self._now())
+        state = "closed" if self._state.closing else "open" if self._entered else "not entered"
+        return f"<Pool {self.name}, {state}: {figures.held} held, {figures.idle} idle, {figures.waiting} waiting>"
+
+    # --- opening and closing --------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Open the pool on the running event loop. A pool opens once."""
+        if self._entered:
+            raise PoolMisuse(f"{self.name} was entered before: make a new Pool")
+        self._entered = True
+        self._backend = current_backend()
+        self._clock = self._given_clock if self._given_clock is not None else LoopClock(self._backend)
+        self._now = self._clock.now
+        self._context = copy_context()
+        self._emptied = anyio.Event()
+        self._timer = anyio.CancelScope(shield=True)
+        self._sleep = anyio.CancelScope()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._run_timer, name=f"{self.name}: timer")
+        self._gate = self._backend.gate
+        self._home = self._backend.home
+        self._state.warm_up(self._now())
+        self._drain()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        """Close the pool as `aclose()` does, also when the surrounding scope is cancelled.
+
+        An exception of the body comes out as itself.
+        """
+        try:
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+        except BaseException:
+            # A bare task.cancel() respects no shield: hasten, and let the cancellation through.
+            self._state.force_close(self._now())
+            self._drain()
+            raise
+        finally:
+            self._timer.cancel()
+            crashed = self._tasks.cancel_scope.cancel_called
+            leave = (exc_type, exc, tb) if crashed else (None, None, None)
+            outcome = await self._tasks.__aexit__(*leave)
+        return outcome if crashed else None
+
+    async def aclose(self, *, grace: float = 5.0) -> None:
+        """Close the pool, and every connection in it, within `grace` seconds.
+
+        New and waiting gets fail with `PoolClosed` at once, dials are cancelled, idle connections
+        are closed. Holders may go on until the grace is over; what they have not released by then
+        is closed under them, and closes still under way are cut short. 5 s is psycopg_pool's default.
+
+        Idempotent; called again, it can only shorten the grace. Cancelled while it waits, it raises,
+        and the pool goes on closing.
+        """
+        if not grace >= 0:
+            raise ValueError(f"grace must be a number of seconds from 0, got {grace}")
+        self._home()
+        self._state.begin_closing(self._now(), grace)
+        self._drain()
+        await self._emptied.wait()
+
+    async def _run_timer(self) -> None:
+        with self._timer:
+            while True:
+                with anyio.CancelScope() as self._sleep:
+                    await self._clock.sleep_until(self._state.alarm)
+                if self._state.alarm <= self._now():
+                    self._state.expire(self._now())
+                    self._drain()
+
+    # --- getting --------------------------------------------------------------------------------
+
+    def get(self, *, connect: Callable[[], Awaitable[T]] | None = None) -> Pooled[T]:
+        """A handle to check out a connection with: `async with pool.get() as connection:`.
+
+        Or `pooled = await pool.get()`, then `pooled.release()`. See `Pooled.__await__` for errors.
+
+        The newest idle connection is taken at once if it is reusable and nobody waits. Otherwise the
+        caller queues, a dial starts where the limits allow, and the first to come wins: a connection
+        that somebody releases, or a new one. The loser is kept for the next.
+
+        Args:
+            connect: Opens the connection in place of the pool's own `connect`, if a dial is started
+                for this caller. Connections are interchangeable: the caller may get another one, and
+                another caller this one.
+        """
+        if connect is not None:
+            _check_callable("connect", connect)
+        return new_handle(self._reference, connect)
+
+    def get_nowait(self) -> Pooled[T]:
+        """A checked-out handle, if a connection is idle and can be handed out in this very step.
+
+        Raises:
+            anyio.WouldBlock: None is idle, others wait for one, or it would have to be validated first.
+            PoolClosed: The pool is closing or closed.
+            PoolMisuse: The pool was not entered, or belongs to another loop.
+        """
+        task = self._home()
+        entry = self._state.take_idle(task, self._now())
+        self._drain()
+        if entry is None:
+            if self._state.closing:
+                raise PoolClosed(f"{self.name} is closed")
+            raise anyio.WouldBlock
+        handle = new_handle(self._reference, None)
+        handle._entry = entry
+        handle._state = HELD
+        if self._trace_holders:
+            handle._site = self._call_site()
+        return handle
+
+    def _wait(
+        self, task: object, connect: Callable[[], Awaitable[T]] | None
+    ) -> Generator[Any, Any, Entry[T]]:
+        """Queue, and return what was handed over. No await lies between that and the return."""
+        state = self._state
+        waiter = state.enter_queue(self._now(), connect)
+        try:
+            if state.effects:
+                self._drain()
+            while True:
+                if waiter.state is WAITING:
+                    yield from self._backend.park(waiter)
+                entry = state.collect(waiter, task, self._now())
+                if state.effects:
+                    self._drain()
+                if entry is not None:
+                    return entry
+                if waiter.error is not None:
+                    raise self._refusal(waiter, task)
+        except BaseException:
+            state.leave_queue(waiter, self._now())
+            self._drain()
+            raise
+
+    def _refusal(self, waiter: Waiter[T], task: object) -> BaseException:
+        error = waiter.error
+        assert error is not None
+        if not isinstance(error, Refusal):
+            return error
+        if error is Refusal.CLOSED:
+            return PoolClosed(f"{self.name} was closed while this caller waited")
+        now = self._now()
+        figures = self._state.statistics(now)
+        limit = getattr(self._settings, error.value)
+        refused = PoolTimeout(
+            explain_timeout(
+                self.name,
+                f"{error.value}={limit:g} s",
+                now - waiter.since,
+                figures,
+                holder=self._longest_holder(),
+                holds_itself=task is not None and any(task is holder for holder in self._holders()),
+            )
+        )
+        refused.__cause__ = figures.last_dial_error
+        return refused
+
+    def _holders(self) -> list[Any]:
+        return [holder for holder in self._state.lent.values() if not isinstance(holder, Waiter)]
+
+    def _longest_holder(self) -> str:
+        holder: Any = next(iter(self._holders()), None)
+        if holder is None:
+            return "no task"
+        return f"task {holder.get_name() if hasattr(holder, 'get_name') else holder.name}"
+
+    def _call_site(self) -> str:
+        """The innermost frame outside this package."""
+        for frame in reversed(traceback.extract_stack()):
+            if not frame.filename.startswith(_PACKAGE):
+                return f"{frame.filename}:{frame.lineno} in {frame.name}"
+        return "an unknown place"
+
+    # --- managing -------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Retire everything older than now, for example after a failover or a change of credentials.
+
+        Idle connections are closed, dials under way are cancelled and started anew for those who
+        wait, and what is held is closed on its release. No get returns an older one from now on.
+        """
+        self._home()
+        self._state.clear(self._now())
+        self._drain()
+
+    def resize(
+        self,
+        *,
+        max_size: int | None = UNCHANGED,
+        max_idle: int | None = UNCHANGED,
+        min_idle: int = UNCHANGED,
+    ) -> None:
+        """Change sizes while running; what is not named stays.
+
+        More room serves waiters at once. Less room closes idle connections, oldest first, at once,
+        and held ones when they are released.
+
+        Raises:
+            ValueError, TypeError: As for `Pool()`; then nothing has changed.
+        """
+        self._home()
+        given = {"max_size": max_size, "max_idle": max_idle, "min_idle": min_idle}
+        changes = {argument: value for argument, value in given.items() if value is not UNCHANGED}
+        self._settings = self._settings.resized(**changes)
+        self._state.resize(self._settings, self._now())
+        self._drain()
+
+    def statistics(self) -> PoolStatistics:
+        """A consistent snapshot of sizes and counts. Also before and after the pool is open."""
+        return self._state.statistics(self._now())
+
+    # --- carrying out orders --------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Run the state machine's orders, in order. Called after every fact; nested calls leave it be."""
+        effects = self._state.effects
+        if self._draining or not effects:
+            return
+        self._draining = True
+        done = 0
+        try:
+            for effect, subject in effects:  # it grows while it is run
+                done += 1
+                if effect is WAKE:
+                    self._backend.wake(subject)
+                elif effect is START:
+                    self._context.run(self._tasks.start_soon, self._run_job, subject)
+                elif effect is CANCEL:
+                    if subject.scope is not None:
+                        subject.scope.cancel()
+                elif effect is ALARM:
+                    self._sleep.cancel()
+                elif effect is NOTIFY:
+                    self._notify(subject)
+                else:
+                    self._log(subject)
+        finally:
+            del effects[:done]
+            self._draining = False
+        if self._state.closing and self._state.is_empty():
+            self._emptied.set()
+
+    def _notify(self, event: PoolEvent) -> None:
+        assert self._on_event is not None
+        try:
+            self._on_event(event)
+        except Exception as error:
+            self._state.observer_failed(error)
+
+    def _log(self, error: BaseException) -> None:
+        logger.warning("%s: a hook failed: %r", self.name, error, exc_info=error)
+
+    async def _run_job(self, job: Job[T]) -> None:
+        """Do one job in a task of its own, shielded from all but the pool, and report how it ended."""
+        if job.kind is CONNECT and not self._state.dial_may_start(job, self._now()):
+            self._report(job, _NOTHING, None)
+            return
+        outcome: Any = _NOTHING
+        error: BaseException | None = None
+        try:
+            with anyio.CancelScope(shield=True) as job.scope:
+                if job.cancelled is not None:
+                    job.scope.cancel()
+                outcome = await self._call_hook(job)
+        except Exception as caught:
+            error = caught
+        except BaseException as caught:
+            # Not by our scope: an interrupt, the end of the loop, or a hook that let the
+            # cancellation of some task of its own through.
+            error = PoolError(f"{job.kind.name.lower()} ended by {caught!r}")
+            error.__cause__ = caught
+            raise
+        finally:
+            job.scope = None
+            self._report(job, outcome, error)
+
+    async def _call_hook(self, job: Job[T]) -> Any:
+        if job.kind is CONNECT:
+            return await self._open(job.connect or self._connect)
+        assert job.entry is not None
+        connection = job.entry.connection
+        if job.kind is VALIDATE:
+            assert self._validate is not None
+            return await self._validate(connection)
+        if job.kind is RESET:
+            assert self._reset is not None
+            return await self._reset(connection)
+        result = self._close(connection)
+        return await result if isawaitable(result) else result
+
+    async def _open(self, connect: Callable[[], Awaitable[T]]) -> T:
+        opening = connect()
+        if not isawaitable(opening):
+            raise TypeError(f"connect must be an async function: {_name_of(connect)} returned {opening!r}")
+        connection = await opening
+        if connection is None:
+            raise TypeError(f"connect must return a connection: {_name_of(connect)} returned None")
+        return connection
+
+    def _report(self, job: Job[T], outcome: Any, error: BaseException | None) -> None:
+        """Tell the state machine how a job ended: an outcome, an error, or neither if it was cancelled."""
+        state, now = self._state, self._now()
+        if job.kind is CONNECT:
+            if outcome is _NOTHING:
+                state.connect_failed(job, now, error=error)
+            else:
+                state.connect_succeeded(job, outcome, now)
+        elif job.kind is VALIDATE:
+            valid = outcome is not _NOTHING and outcome is not False
+            state.check_ended(job, now, valid=valid, error=error)
+        elif job.kind is RESET:
+            state.reset_ended(job, now, error=error)
+        else:
+            state.close_ended(job, now, error=error)
+        self._drain()
+
+    # --- forgotten handles ----------------------------------------------------------------------
+
+    def _recover(self, entry: Entry[T]) -> None:
+        self._state.discard(entry, self._now(), CloseReason.FORGOTTEN)
+        self._drain()
+
+    def _recover_place(self) -> None:
+        self._state.drop_place(self._now())
+        self._drain()
+
+
+def _check_callable(argument: str, hook: object) -> None:
+    if not callable(hook):
+        raise TypeError(f"{argument} must be callable, got {hook!r}")
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _close_by_method(connection: Any) -> Any:
+    """Close by the connection's own `aclose` or `close`; a connection without either is just dropped."""
+    close = getattr(connection, "aclose", None) or getattr(connection, "close", None)
+    return close() if close is not None else None

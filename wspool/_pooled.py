@@ -1,0 +1,263 @@
+"""SHELL. The handle: one get, from the call to the release."""
+
+from __future__ import annotations
+
+import warnings
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, final
+
+from ._errors import PoolMisuse
+from ._pool_parts import T
+
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Awaitable, Callable, Generator
+    from types import TracebackType
+
+    from ._pool import Pool
+    from ._pool_parts import Entry
+
+
+class HandleState(Enum):
+    """How far a handle has come."""
+
+    NEW = "not checked out yet: await it, or enter it with async with"
+    BUSY = "being checked out"
+    HELD = "holds a connection"
+    EMPTY = "emptied by take()"
+    FAILED = "got no connection"
+    RELEASED = "released"
+
+
+NEW, BUSY, HELD, EMPTY, FAILED, RELEASED = HandleState
+
+
+@final
+class Pooled(Generic[T]):
+    """A connection lent from a pool, or about to be.
+
+    Made by `Pool.get()` and `Pool.get_nowait()` only. Await it to check a connection out, and
+    `release()` it in a `finally`; or enter it with `async with`, which binds the connection itself
+    and releases it at the end. A handle serves one checkout. It does not keep the pool alive.
+    """
+
+    __slots__ = ("__weakref__", "_connect", "_entry", "_pool", "_site", "_state")
+
+    _pool: weakref.ref[Pool[T]]
+    _state: HandleState
+    _connect: Callable[[], Awaitable[T]] | None
+    _entry: Entry[T]
+    _site: str
+    """Where it was checked out; set only for a pool with `trace_holders`."""
+
+    def __new__(cls) -> Pooled[T]:
+        """Handles come from a pool."""
+        raise TypeError("use Pool.get() or Pool.get_nowait() to get a Pooled")
+
+    # --- checking out ---------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, Any, Pooled[T]]:
+        """Check out a connection and return this handle itself.
+
+        Raises:
+            PoolTimeout: not within `acquire_timeout`, or the dial exceeded `connect_timeout`.
+            PoolFull: `max_waiting` callers wait already.
+            PoolClosed: the pool is closing or closed.
+            PoolMisuse: the pool was not entered, belongs to another loop, or the handle was used before.
+            Exception: what `connect` raised, when the dial that failed was this caller's own.
+
+        Cancellation: whatever was reserved for the caller moves on to the next in the same step.
+        """
+        pool = self._pool()
+        if pool is None or self._state is not NEW:
+            raise self._misused("check out with", pool)
+        state = pool._state
+        task = pool._gate()
+        if task is None or not state.acquired & 63:
+            self._state = BUSY
+            yield from pool._backend.pause(fully=not state.acquired & 63)
+            task = pool._home()
+        entry = state.take_idle(task, pool._now())
+        if state.effects:
+            pool._drain()
+        if entry is None:
+            self._state = FAILED
+            entry = yield from pool._wait(task, self._connect)
+        self._entry = entry
+        self._state = HELD
+        if pool._trace_holders:
+            self._site = pool._call_site()
+        return self
+
+    async def __aenter__(self) -> T:
+        """Check out a connection and return the connection."""
+        await self
+        return self._entry.connection
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Give the connection back.
+
+        Left by an exception or a cancellation, the connection is kept only if it says itself that
+        it is reusable, by `is_reusable`; otherwise it is discarded, since an exchange may have been
+        cut off half-way (redis/redis-py#2624). Never suspends.
+        """
+        if exc is None or self._state is not HELD:
+            self.release()
+            return
+        pool = self._pool()
+        if pool is not None and pool._state.judges_itself(self._entry.connection):
+            self.release()
+        else:
+            self.discard()
+
+    # --- holding --------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> T:
+        """The connection. PoolMisuse before the checkout, after the release, and after `take()`."""
+        if self._state is not HELD:
+            raise self._misused("use the connection of", self._pool())
+        return self._entry.connection
+
+    def release(self) -> None:
+        """Give the connection back: to the next waiter, else to the idle ones, else it is closed.
+
+        Synchronous, so that nothing can interrupt it, and idempotent. Resetting and closing run in
+        the pool's own tasks afterwards. From any task of the pool's event loop.
+        """
+        if self._state is HELD:
+            pool = self._pool()
+            if pool is None:
+                self._outlived()
+                return
+            pool._home()
+            self._state = RELEASED
+            state = pool._state
+            state.give_back(self._entry, pool._now())
+            if state.effects:
+                pool._drain()
+        elif self._state is EMPTY:
+            self._release_place()
+        elif self._state is NEW or self._state is BUSY:
+            raise self._misused("release", self._pool())
+
+    def discard(self) -> None:
+        """Give the connection back to be closed, because it is broken. Synchronous and idempotent."""
+        if self._state is not HELD:
+            self.release()
+            return
+        pool = self._pool()
+        if pool is None:
+            self._outlived()
+            return
+        pool._home()
+        self._state = RELEASED
+        pool._state.discard(self._entry, pool._now())
+        pool._drain()
+
+    def take(self) -> T:
+        """Take the connection out of the handle: it is yours now, and yours to close.
+
+        Its place in the pool stays with the handle, so that `insert()` can put a connection in; the
+        release of the empty handle frees it.
+        """
+        if self._state is not HELD:
+            raise self._misused("take from", self._pool())
+        pool = self._own_pool()
+        pool._state.take(self._entry, pool._now())
+        self._state = EMPTY
+        pool._drain()
+        return self._entry.connection
+
+    def insert(self, connection: T) -> None:
+        """Put a connection into the handle that `take()` emptied; it counts as opened now.
+
+        Raises:
+            PoolMisuse: the handle is not empty, or the connection is in the pool already.
+            PoolClosed: the pool is closing; the connection stays yours.
+        """
+        if self._state is not EMPTY:
+            raise self._misused("insert into", self._pool())
+        if connection is None:
+            raise TypeError("insert() needs a connection, got None")
+        pool = self._own_pool()
+        self._entry = pool._state.insert(connection, pool._home(), pool._now())
+        self._state = HELD
+        pool._drain()
+
+    def _release_place(self) -> None:
+        pool = self._own_pool()
+        self._state = RELEASED
+        pool._state.drop_place(pool._now())
+        pool._drain()
+
+    def _own_pool(self) -> Pool[T]:
+        pool = self._pool()
+        if pool is None:
+            raise PoolMisuse(f"the pool of {self!r} is gone")
+        pool._home()
+        return pool
+
+    def _outlived(self) -> None:
+        """Released after its pool was dropped without being closed: nobody is left to close it."""
+        self._state = RELEASED
+        close_now(self._entry.connection)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def _misused(self, action: str, pool: Pool[T] | None) -> PoolMisuse:
+        if pool is None:
+            return PoolMisuse(f"cannot {action} {self!r}: its pool is gone")
+        return PoolMisuse(f"cannot {action} {self!r}: it is {self._state.value}")
+
+    def __repr__(self) -> str:
+        """The pool's name and the state, and the connection while there is one."""
+        pool = self._pool()
+        name = "a dropped pool" if pool is None else pool.name
+        if self._state is HELD:
+            return f"<Pooled of {name}: {self._entry.connection!r}>"
+        return f"<Pooled of {name}, {self._state.name.lower()}>"
+
+    def __del__(self) -> None:
+        """Recover what was forgotten: on the pool's own loop, since this may run anywhere."""
+        if self._state is HELD or self._state is EMPTY:
+            self._forgotten()
+
+    def _forgotten(self) -> None:
+        pool = self._pool()
+        if self._state is HELD:
+            site = getattr(self, "_site", "somewhere; Pool(trace_holders=True) tells where")
+            warnings.warn(
+                f"{self!r} was never released; acquired at {site}", ResourceWarning, source=self, stacklevel=2
+            )
+        if pool is None:
+            return
+        if self._state is HELD:
+            pool._backend.call_soon(pool._recover, self._entry)
+        else:
+            pool._backend.call_soon(pool._recover_place)
+
+
+def close_now(connection: object) -> None:
+    """Close a connection without an event loop, as far as its `close` is synchronous."""
+    close = getattr(connection, "close", None)
+    outcome = close() if callable(close) else None
+    if hasattr(outcome, "close"):
+        outcome.close()  # a coroutine: there is nobody to run it
+    if outcome is not None or close is None:
+        warnings.warn(
+            f"{connection!r} outlived its pool and could not be closed", ResourceWarning, stacklevel=3
+        )
+
+
+def new_handle(
+    reference: weakref.ref[Pool[T]], connect: Callable[[], Awaitable[T]] | None
+) -> Pooled[T]:
+    """A handle that is not checked out yet."""
+    handle: Pooled[T] = object.__new__(Pooled)
+    handle._pool = reference
+    handle._state = NEW
+    handle._connect = connect
+    return handle

@@ -2,8 +2,8 @@
 
 Everything else goes through anyio. What is here, and why (figures in docs/decisions):
 
-- `gate`, on each get: one call that refuses a foreign thread or event loop, names the calling task,
-  and notices a pending cancellation;
+- `task_in` and `home`: which task calls, and whether it runs in the pool's own loop and thread;
+- `pause`: a pending cancellation, and a turn for the others;
 - `park` and `wake`: a bare future, or trio's own parking, in place of `anyio.Event`;
 - `now`: the clock's own function;
 - `call_soon`: run something on the pool's loop from a finalizer, which may run anywhere.
@@ -21,12 +21,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-import anyio.lowlevel
 
 from ._errors import PoolMisuse
 
 if TYPE_CHECKING:
-    from ._pool_parts import Waiter
+    from ._wait_queue import Waiter
 
 _FOREIGN = (
     "this pool belongs to another event loop or thread: use one pool for each event loop, "
@@ -55,13 +54,20 @@ class Backend(Protocol):
         ...
 
     @property
-    def gate(self) -> Callable[[], Any]:
-        """The calling task; None if it must `pause` first. PoolMisuse elsewhere than at home."""
+    def loop(self) -> Any:
+        """What `task_in` is to be asked about."""
         ...
 
     @property
-    def home(self) -> Callable[[], Any]:
-        """The calling task, None in a callback. PoolMisuse elsewhere than at home."""
+    def task_in(self) -> Callable[[Any], Any]:
+        """The task that runs in this loop now, told at once; or None, then `arrive` must tell.
+
+        Only to be asked in the loop's own thread.
+        """
+        ...
+
+    def home(self) -> Any:
+        """The calling task, or None in a callback. PoolMisuse in another loop or thread."""
         ...
 
     def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
@@ -86,19 +92,31 @@ class AsyncioBackend:
 
     def __init__(self) -> None:
         """Bind to the running loop."""
-        self._loop = asyncio.get_running_loop()
-        self.now: Callable[[], float] = self._loop.time
-        if type(self._loop).time is asyncio.BaseEventLoop.time:
+        self.loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = self.loop.time
+        if type(self.loop).time is asyncio.BaseEventLoop.time:
             self.now = time.monotonic  # what that method calls, at half the price
-        self.home, self.gate = _asyncio_gates(self._loop)
+        self.task_in: Callable[[Any], Any] = asyncio.current_task
+        if sys.version_info < (3, 12):
+            # 3.11's own function is written in Python, and costs three times its look-up.
+            self.task_in = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # pyright: ignore
+        self._thread = get_ident()
 
-    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:  # noqa: ARG002  # cheaper has no use here
-        """Raise a pending cancellation, and let other tasks run."""
-        yield from anyio.lowlevel.checkpoint().__await__()
+    def home(self) -> Any:
+        """Ask for the task, or else for the loop: a callback has no task."""
+        if get_ident() == self._thread:
+            task = self.task_in(self.loop)
+            if task is not None or events._get_running_loop() is self.loop:
+                return task
+        raise PoolMisuse(_FOREIGN)
+
+    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:  # noqa: ARG002  # one way is as cheap
+        """One turn of the loop, in which it delivers whatever cancellation is pending."""
+        yield
 
     def park(self, waiter: Waiter[Any]) -> Generator[Any, Any, None]:
         """Suspend on a future."""
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[None] = self.loop.create_future()
         waiter.parking = future
         return future.__await__()
 
@@ -110,33 +128,8 @@ class AsyncioBackend:
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Through `loop.call_soon_threadsafe`."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function, *args)
-
-
-def _asyncio_gates(loop: asyncio.AbstractEventLoop) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    own_thread = get_ident()
-    current_task: Callable[[Any], Any] = asyncio.current_task
-    if sys.version_info < (3, 12):
-        # 3.11's current_task is written in Python and costs as much as the rest of the gate.
-        current_task = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
-
-    def home() -> Any:
-        if get_ident() == own_thread:
-            task = current_task(loop)
-            if task is not None or events._get_running_loop() is loop:
-                return task
-        raise PoolMisuse(_FOREIGN)
-
-    def gate() -> Any:
-        if get_ident() == own_thread:
-            task = current_task(loop)
-            if task is not None:
-                # Cancelled by whomever since it began, and nobody took it back: look closely.
-                return None if task.cancelling() else task
-        raise PoolMisuse(_FOREIGN)
-
-    return home, gate
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(function, *args)
 
 
 class TrioBackend:
@@ -148,13 +141,24 @@ class TrioBackend:
 
         self._trio = trio.lowlevel
         self._ended = trio.RunFinishedError
-        self._token = trio.lowlevel.current_trio_token()
+        self.loop = trio.lowlevel.current_trio_token()
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
-        # trio can only tell by an await whether the caller is cancelled: gate never lets pass unpaused.
-        self.home, self.gate = _trio_gates(self._token)
+
+    @staticmethod
+    def task_in(loop: Any) -> None:  # as on asyncio
+        """Never told at once: only an await can tell on trio whether the caller is cancelled."""
+
+    def home(self) -> Any:
+        """Ask for the token of this thread's run."""
+        try:
+            if self._trio.current_trio_token() is self.loop:
+                return self._trio.current_task()
+        except RuntimeError:
+            pass  # not inside trio, or in trio but in no task
+        raise PoolMisuse(_FOREIGN)
 
     def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
-        """Raise a pending cancellation; if `fully`, let other tasks run as well."""
+        """A checkpoint, or the half of one that raises a cancellation."""
         if fully:
             yield from self._trio.checkpoint().__await__()
         else:
@@ -179,29 +183,9 @@ class TrioBackend:
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Through trio's token."""
         try:
-            self._token.run_sync_soon(function, *args)
+            self.loop.run_sync_soon(function, *args)
         except self._ended:
             pass
-
-
-def _trio_gates(token: Any) -> tuple[Callable[[], Any], Callable[[], None]]:
-    import trio
-
-    current_token = trio.lowlevel.current_trio_token
-    current_task = trio.lowlevel.current_task
-
-    def home() -> Any:
-        try:
-            if current_token() is token:
-                return current_task()
-        except RuntimeError:
-            pass  # not inside trio, or in trio but in no task
-        raise PoolMisuse(_FOREIGN)
-
-    def gate() -> None:
-        home()
-
-    return home, gate
 
 
 def current_backend() -> Backend:

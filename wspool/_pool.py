@@ -9,15 +9,17 @@ import traceback
 import weakref
 from contextvars import copy_context
 from inspect import isawaitable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
 
 from ._backend import Backend, Clock, LoopClock, current_backend
+from ._entries import Entry, T
 from ._errors import PoolClosed, PoolError, PoolMisuse, PoolTimeout
 from ._events import CloseReason
 from ._explain import explain_timeout
-from ._pool_parts import Entry, Job, Refusal, T, Waiter
+from ._jobs import Job
 from ._pool_state import (
     ALARM,
     CANCEL,
@@ -30,8 +32,9 @@ from ._pool_state import (
     WAKE,
     PoolState,
 )
-from ._pooled import HELD, Pooled, new_handle
+from ._pooled import HELD, NEW, Pooled
 from ._settings import PoolSettings
+from ._wait_queue import Refusal, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("wspool")
 
 _NOTHING: Any = object()
+_new_object = object.__new__
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -64,6 +68,34 @@ class Pool(Generic[T]):
     Get connections with `get()`. Dials, checks, resets and closes run in tasks of the pool's own,
     in the context (contextvars) in which the pool was entered.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_backend",
+        "_clock",
+        "_close",
+        "_connect",
+        "_context",
+        "_draining",
+        "_emptied",
+        "_entered",
+        "_given_clock",
+        "_loop",
+        "_now",
+        "_on_event",
+        "_reference",
+        "_reset",
+        "_settings",
+        "_sleep",
+        "_state",
+        "_task_in",
+        "_tasks",
+        "_thread",
+        "_timer",
+        "_trace_holders",
+        "_validate",
+        "name",
+    )
 
     def __init__(
         self,
@@ -186,12 +218,14 @@ class Pool(Generic[T]):
             jitter=random.random,
         )
         self._reference = weakref.ref(self)
-        self._gate: Callable[[], Any] = self._refuse_unentered
-        self._home: Callable[[], Any] = self._refuse_unentered
         self._draining = False
         self._entered = False
 
-        self._backend: Backend
+        # What a hit needs of the backend; until it is known, `_arrive` refuses.
+        self._thread = -1
+        self._loop: Any = None
+        self._task_in: Callable[[Any], Any] = lambda _: None
+        self._backend: Backend = _NotEntered(self.name)
         self._clock: Clock
         self._now: Callable[[], float] = lambda: 0.0
         self._context: Context
@@ -199,9 +233,6 @@ class Pool(Generic[T]):
         self._timer: anyio.CancelScope
         self._sleep: anyio.CancelScope
         self._emptied: anyio.Event
-
-    def _refuse_unentered(self) -> Any:
-        raise PoolMisuse(f"{self.name} is not open: use it inside `async with`")
 
     def __repr__(self) -> str:
         """Name and sizes."""
@@ -226,8 +257,10 @@ class Pool(Generic[T]):
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         self._tasks.start_soon(self._run_timer, name=f"{self.name}: timer")
-        self._gate = self._backend.gate
-        self._home = self._backend.home
+        self._loop = self._backend.loop
+        if not self._trace_holders:
+            self._task_in = self._backend.task_in
+        self._thread = get_ident()
         self._state.warm_up(self._now())
         self._drain()
         return self
@@ -266,7 +299,7 @@ class Pool(Generic[T]):
         """
         if not grace >= 0:
             raise ValueError(f"grace must be a number of seconds from 0, got {grace}")
-        self._home()
+        self._backend.home()
         self._state.begin_closing(self._now(), grace)
         self._drain()
         await self._emptied.wait()
@@ -298,7 +331,11 @@ class Pool(Generic[T]):
         """
         if connect is not None:
             _check_callable("connect", connect)
-        return new_handle(self._reference, connect)
+        handle: Pooled[T] = _new_object(Pooled)
+        handle._pool = self._reference
+        handle._state = NEW
+        handle._connect = connect
+        return handle
 
     def get_nowait(self) -> Pooled[T]:
         """A checked-out handle, if a connection is idle and can be handed out in this very step.
@@ -308,23 +345,29 @@ class Pool(Generic[T]):
             PoolClosed: The pool is closing or closed.
             PoolMisuse: The pool was not entered, or belongs to another loop.
         """
-        task = self._home()
+        task = self._backend.home()
         entry = self._state.take_idle(task, self._now())
         self._drain()
         if entry is None:
             if self._state.closing:
                 raise PoolClosed(f"{self.name} is closed")
             raise anyio.WouldBlock
-        handle = new_handle(self._reference, None)
+        handle = self.get()
         handle._entry = entry
         handle._state = HELD
         if self._trace_holders:
-            handle._site = self._call_site()
+            handle._site = _call_site()
         return handle
 
-    def _wait(
-        self, task: object, connect: Callable[[], Awaitable[T]] | None
-    ) -> Generator[Any, Any, Entry[T]]:
+    def _arrive(self, handle: Pooled[T]) -> Generator[Any, Any, Any]:
+        """The calling task, after all that a hit does not do every time."""
+        self._backend.home()
+        yield from self._backend.pause(fully=not self._state.acquired & 63)
+        if self._trace_holders:
+            handle._site = _call_site()
+        return self._backend.home()
+
+    def _wait(self, task: object, connect: Callable[[], Awaitable[T]] | None) -> Generator[Any, Any, Entry[T]]:
         """Queue, and return what was handed over. No await lies between that and the return."""
         state = self._state
         waiter = state.enter_queue(self._now(), connect)
@@ -363,27 +406,18 @@ class Pool(Generic[T]):
                 now - waiter.since,
                 figures,
                 holder=self._longest_holder(),
-                holds_itself=task is not None and any(task is holder for holder in self._holders()),
+                holds_itself=any(entry.owner is task for entry in self._state.entries.held()),
             )
         )
         refused.__cause__ = figures.last_dial_error
         return refused
 
-    def _holders(self) -> list[Any]:
-        return [holder for holder in self._state.lent.values() if not isinstance(holder, Waiter)]
-
     def _longest_holder(self) -> str:
-        holder: Any = next(iter(self._holders()), None)
+        held = self._state.entries.held()
+        holder: Any = min(held, key=lambda entry: entry.since).owner if held else None
         if holder is None:
             return "no task"
         return f"task {holder.get_name() if hasattr(holder, 'get_name') else holder.name}"
-
-    def _call_site(self) -> str:
-        """The innermost frame outside this package."""
-        for frame in reversed(traceback.extract_stack()):
-            if not frame.filename.startswith(_PACKAGE):
-                return f"{frame.filename}:{frame.lineno} in {frame.name}"
-        return "an unknown place"
 
     # --- managing -------------------------------------------------------------------------------
 
@@ -393,7 +427,7 @@ class Pool(Generic[T]):
         Idle connections are closed, dials under way are cancelled and started anew for those who
         wait, and what is held is closed on its release. No get returns an older one from now on.
         """
-        self._home()
+        self._backend.home()
         self._state.clear(self._now())
         self._drain()
 
@@ -412,7 +446,7 @@ class Pool(Generic[T]):
         Raises:
             ValueError, TypeError: As for `Pool()`; then nothing has changed.
         """
-        self._home()
+        self._backend.home()
         given = {"max_size": max_size, "max_idle": max_idle, "min_idle": min_idle}
         changes = {argument: value for argument, value in given.items() if value is not UNCHANGED}
         self._settings = self._settings.resized(**changes)
@@ -447,7 +481,7 @@ class Pool(Generic[T]):
                 elif effect is NOTIFY:
                     self._notify(subject)
                 else:
-                    self._log(subject)
+                    self._log(*subject)
         finally:
             del effects[:done]
             self._draining = False
@@ -461,8 +495,8 @@ class Pool(Generic[T]):
         except Exception as error:
             self._state.observer_failed(error)
 
-    def _log(self, error: BaseException) -> None:
-        logger.warning("%s: a hook failed: %r", self.name, error, exc_info=error)
+    def _log(self, what: str, error: BaseException) -> None:
+        logger.warning("%s: %s failed: %r", self.name, what, error, exc_info=error)
 
     async def _run_job(self, job: Job[T]) -> None:
         """Do one job in a task of its own, shielded from all but the pool, and report how it ended."""
@@ -537,6 +571,24 @@ class Pool(Generic[T]):
     def _recover_place(self) -> None:
         self._state.drop_place(self._now())
         self._drain()
+
+
+class _NotEntered:
+    """Stands for the backend of a pool that was not entered: whatever is asked of it is a mistake."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise PoolMisuse(f"{self._name} is not open: use it inside `async with`")
+
+
+def _call_site() -> str:
+    """The innermost frame outside this package."""
+    for frame in reversed(traceback.extract_stack()):
+        if not frame.filename.startswith(_PACKAGE):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}"
+    return "an unknown place"
 
 
 def _check_callable(argument: str, hook: object) -> None:

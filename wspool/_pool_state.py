@@ -10,22 +10,23 @@ Rules of this file:
 2. Two methods are hot, `take_idle` and `give_back`: they allocate nothing, and whatever is not
    needed on every hit stands behind the single flag `_careful`.
 3. Rare consequences are appended to `effects` as `(Effect, subject)`. The shell runs them in order.
-4. A connection is in exactly one container: `idle`, `lent` (held, or reserved for a waiter), or it
-   is the subject of one job (validating, resetting, closing). See `EntryState`.
+4. Each open connection has one owner, which says its state. See `_entries`.
 5. A waiter is handed a connection, never only woken. Whoever was served but does not collect,
-   gives back in the same step (`leave_queue`). See `WaiterState`.
+   gives back in the same step (`leave_queue`). See `_wait_queue`.
 6. Whatever frees a connection or a place ends in `_rebalance`, which looks at the queue again.
-7. User code is called in one place, `_close_if_unfit`, when no container holds the entry.
+7. User code is called in one place, `_close_if_unfit`, when the entry belongs to nobody else.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Generic
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-from ._errors import PoolClosed, PoolError, PoolFull, PoolMisuse
+from ._counters import Counters
+from ._dial_book import DialBook
+from ._entries import BOTTOM, Entries, Entry, EntryState, TrackedEntry
+from ._errors import PoolClosed, PoolFull, PoolMisuse
 from ._events import (
     CloseReason,
     ConnectionAcquired,
@@ -39,22 +40,14 @@ from ._events import (
     GetWaiting,
     PoolEvent,
 )
-from ._pool_parts import (
-    Effect,
-    Entry,
-    Job,
-    JobKind,
-    Refusal,
-    T,
-    TrackedEntry,
-    Waiter,
-    WaiterState,
-)
+from ._jobs import Effect, Job, JobKind
 from ._settings import PoolSettings, count_limit, time_limit
 from ._statistics import PoolStatistics
+from ._wait_queue import FAILED, GONE, WAITING, Refusal, Waiter, WaiterState, WaitQueue
+
+T = TypeVar("T")
 
 # Bound once: a global is cheaper than an enum's attribute.
-WAITING, RESERVED, FAILED, GONE = WaiterState
 CONNECT, VALIDATE, RESET, CLOSE = JobKind
 WAKE, START, CANCEL, ALARM, NOTIFY, LOG = Effect
 
@@ -64,13 +57,6 @@ NEVER = math.inf
 # their float objects (24 bytes each otherwise) and the clock of a busy pool is armed rarely.
 _GRAINS_PER_IDLE_TIMEOUT = 1024
 
-# Automatic dials after failures: AsyncHTTPClient starts at 100 ms, HikariCP and bb8 double; 30 s as bb8.
-_FIRST_BACKOFF = 0.1
-_LONGEST_BACKOFF = 30.0
-
-# Departed waiters are swept out of the queue once they are the majority and more than this.
-_FEW = 32
-
 
 def _ask_poolable(connection: Any) -> bool:
     ask = getattr(connection, "is_reusable", None)
@@ -79,6 +65,49 @@ def _ask_poolable(connection: Any) -> bool:
 
 class PoolState(Generic[T]):
     """The state of one pool and the rules by which it changes."""
+
+    # More than 30 attributes would be kept in a plain dictionary, and a hit would take a sixth longer.
+    __slots__ = (
+        "_acquire_timeout",
+        "_careful",
+        "_check",
+        "_checks",
+        "_closes",
+        "_connect_timeout",
+        "_counts",
+        "_force_at",
+        "_forced",
+        "_grain",
+        "_idle_room",
+        "_idle_timeout",
+        "_is_reusable",
+        "_jitter",
+        "_max_connecting",
+        "_max_idle",
+        "_max_lifetime",
+        "_max_size",
+        "_max_uses",
+        "_max_waiting",
+        "_observed",
+        "_resets",
+        "_retired",
+        "_stamp",
+        "_taken",
+        "_tracks",
+        "_unused",
+        "_validate_interval",
+        "_validates",
+        "acquired",
+        "alarm",
+        "closing",
+        "dials",
+        "effects",
+        "entries",
+        "jobs",
+        "places",
+        "queue",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -106,47 +135,25 @@ class PoolState(Generic[T]):
         self._observed = observed
         self._jitter = jitter
 
-        self.idle: deque[Entry[T]] = deque()
-        """Newest right, in the order of `since`."""
-        self.lent: dict[Entry[T], Any] = {}
-        """Held ones with their holder, reserved ones with their waiter, in the order of `since`."""
-        self.queue: deque[Waiter[T]] = deque()
-        """Waiters in order of arrival. Those that left stay until they are swept."""
+        self.entries: Entries[T] = Entries()
+        self.queue: WaitQueue[T] = WaitQueue()
+        self.dials: DialBook[T] = DialBook()
         self.jobs: dict[Job[T], None] = {}
-        self.waiting = 0
         self.places = 0
         """Connections and dials in any state, and handles emptied by take(): at most max_size."""
         self.closing = False
         self._forced = False
         self._force_at = NEVER
-
-        self._gone = 0
-        """Waiters in `queue` that are not WAITING."""
-        self._tickets = 0
-        self._owned = 0
-        """Pending dials whose waiter still waits. The others are in _spare or _abandoned."""
-        self._spare: dict[Job[T], None] = {}
-        self._abandoned: dict[Job[T], None] = {}
-        self._dialling = 0
-        """Dials under way, those being cancelled included."""
         self._checks = 0
         """Validations under way that have not been cancelled: each may serve a waiter."""
         self._closes = 0
         self._taken = 0
         self._retired: set[Entry[T]] = set()
-        """Out of the idle stack when `clear()` came: to be closed when they come back."""
+        """Not idle when `clear()` came: to be closed when they come back."""
         self._unused: set[Entry[T]] = set()
         """Brought by dials that nobody waited for any more, and not used yet."""
-        self._failures = 0
-        self._retry_at = -NEVER
-
         self.acquired = 0
-        self._acquired_waiting = self._timed_out = self._failed = self._cancelled = self._rejected = 0
-        self._opened = self._inserted = self._closed = self._takes = 0
-        self._dials = self._won = self._spare_used = self._spare_wasted = 0
-        self._dials_failed = self._dials_abandoned = self._dials_cancelled = 0
-        self._hook_errors = 0
-        self._last_dial_error: BaseException | None = None
+        self._counts = Counters()
         self._apply_settings()
 
     def _apply_settings(self) -> None:
@@ -178,6 +185,7 @@ class PoolState(Generic[T]):
             or self._tracks
             or self._resets
             or self._retired
+            or self._unused
             or self._check is not None
             or self.settings.min_idle
         )
@@ -190,21 +198,24 @@ class PoolState(Generic[T]):
 
     def take_idle(self, holder: object, now: float) -> Entry[T] | None:
         """Take the newest idle connection that can serve at once; None if the caller has to queue."""
-        idle = self.idle
-        if self.waiting or not idle:
+        entries = self.entries
+        entry = entries.top
+        if entry is BOTTOM or self.queue.waiting:
             return None
-        if self._careful or self._unused or idle[-1].since + self._idle_timeout <= now:
+        if self._careful or self.alarm <= now:
             return self._take_carefully(holder, now)
-        entry = idle.pop()
+        entries.top = entry.owner
+        entries.idle -= 1
+        entry.owner = holder
         entry.since = now
-        self.lent[entry] = holder
         self.acquired += 1
         return entry
 
     def _take_carefully(self, holder: object, now: float) -> Entry[T] | None:
         taken = None
-        while taken is None and self.idle and not self.waiting and not self._needs_check(self.idle[-1], now):
-            entry = self.idle.pop()
+        entries = self.entries
+        while taken is None and entries.idle and not self.queue.waiting and not self._needs_check(entries.top, now):
+            entry = entries.pop()
             if not self._close_if_unfit(entry, now, was_idle=True):
                 self._lend(entry, holder, now)
                 self.acquired += 1
@@ -215,29 +226,31 @@ class PoolState(Generic[T]):
 
     def give_back(self, entry: Entry[T], now: float) -> None:
         """A holder returns its connection: to the first waiter, else to the idle ones, else it is closed."""
-        try:
-            del self.lent[entry]
-        except KeyError:
-            return  # the pool closed it under its holder
+        entries = self.entries
         if self._careful:
             self._receive(entry, now)
-        elif self.waiting:
+        elif self.queue.waiting:
             self._reserve(entry, now)
-        elif len(self.idle) >= self._idle_room:
+        elif entries.idle >= self._idle_room:
             self._close(entry, CloseReason.SURPLUS, now)
         else:
             if now - self._stamp >= self._grain:
                 self._restamp(now)
             entry.since = self._stamp
-            self.idle.append(entry)
+            entry.owner = entries.top
+            entries.top = entry
+            entries.idle += 1
 
     def _receive(self, entry: Entry[T], now: float) -> None:
+        if entry.state is not EntryState.HELD:
+            return  # the pool closed it under its holder
         self._notify(ConnectionReleased, entry.connection, now - entry.since)
+        entry.owner = None
         if isinstance(entry, TrackedEntry):
             entry.uses += 1
         if not self._close_if_unfit(entry, now):
             if self._resets:
-                self._begin_reset(entry, now)
+                self._begin(RESET, entry, self.settings.reset_timeout, now)
             else:
                 self._offer(entry, now)
         self._rebalance(now)
@@ -253,17 +266,18 @@ class PoolState(Generic[T]):
 
         Raises PoolClosed or PoolFull before anything has changed.
         """
+        queue = self.queue
         if self.closing:
-            raise PoolClosed("the pool is closing")
-        if self.waiting - self._supply() >= self._max_waiting and not self._may_dial():
-            self._rejected += 1
-            raise PoolFull(f"{self.waiting} callers wait already (max_waiting={self.settings.max_waiting})")
-        self._tickets += 1
-        waiter: Waiter[T] = Waiter(self._tickets, now, connect)
-        self.queue.append(waiter)
-        self.waiting += 1
+            raise PoolClosed("the pool is closed")
+        if queue.waiting - self._supply() >= self._max_waiting and not self._may_dial():
+            self._counts.rejected += 1
+            raise PoolFull(
+                f"{queue.waiting} callers wait already, and max_waiting={self.settings.max_waiting}: "
+                "try again later, or allow more"
+            )
+        waiter = queue.enter(now, connect)
         self._arm(now + self._acquire_timeout)
-        self._notify(GetWaiting, self.waiting)
+        self._notify(GetWaiting, queue.waiting)
         self._rebalance(now, newest=waiter)
         return waiter
 
@@ -276,120 +290,105 @@ class PoolState(Generic[T]):
         entry = waiter.entry
         if entry is None:
             return None
-        if self._check is not None:
-            del self.lent[entry]
-            waiter.entry = None
-            waiter.state = GONE
-            if self._close_if_unfit(entry, now):
-                self._requeue(waiter)
-                self._rebalance(now)
-                return None
         waiter.entry = None
         waiter.state = GONE
-        self.lent[entry] = holder
+        if self._check is not None:
+            entry.owner = None
+            if self._close_if_unfit(entry, now):
+                self._wait_again(waiter)
+                self._rebalance(now)
+                return None
+        entry.owner = holder
         self.acquired += 1
-        self._acquired_waiting += 1
+        self._counts.acquired_waiting += 1
         self._notify(ConnectionAcquired, entry.connection, now - waiter.since)
         return entry
 
     def leave_queue(self, waiter: Waiter[T], now: float) -> None:
         """The caller gives up, whyever: what was reserved for it moves on in this very step."""
         if waiter.state is WAITING:
+            self._counts.cancelled += 1
             self._stop_waiting(waiter, GONE)
-            self._gone += 1
-            self._sweep_queue()
-            self._cancelled += 1
             self._rebalance(now)
         elif waiter.entry is not None:
-            entry, waiter.entry = waiter.entry, None
-            del self.lent[entry]
-            self._cancelled += 1
+            self._counts.cancelled += 1
+            entry = self._revoke(waiter)
             if not self._close_if_unfit(entry, now):
                 self._offer(entry, now)
             self._rebalance(now)
         waiter.state = GONE
         self._rest()
 
-    def _sweep_queue(self) -> None:
-        if self._gone > _FEW and self._gone * 2 > len(self.queue):
-            self.queue = deque(waiter for waiter in self.queue if waiter.state is WAITING)
-            self._gone = 0
-
-    def _first_waiter(self) -> Waiter[T]:
-        """The caller that has waited longest. Somebody must be waiting."""
-        queue = self.queue
-        while queue[0].state is not WAITING:
-            queue.popleft()
-            self._gone -= 1
-        return queue[0]
-
     def _stop_waiting(self, waiter: Waiter[T], state: WaiterState) -> None:
-        waiter.state = state
-        self.waiting -= 1
-        dial = waiter.dial
-        if dial is not None:
-            waiter.dial = dial.waiter = None
-            self._owned -= 1
-            self._spare[dial] = None
+        self.dials.disown(waiter)
+        self.queue.leave(waiter, state)
 
-    def _requeue(self, waiter: Waiter[T]) -> None:
-        """Back to its place by age, which is at or near the front."""
-        waiter.state = WAITING
-        self.waiting += 1
-        place = 0
-        while place < len(self.queue) and self.queue[place].ticket < waiter.ticket:
-            place += 1
-        self.queue.insert(place, waiter)
+    def _wait_again(self, waiter: Waiter[T]) -> None:
+        self.queue.re_enter(waiter)
         self._arm(waiter.since + self._acquire_timeout)
 
-    def _refuse(self, waiter: Waiter[T], error: BaseException | Refusal) -> None:
+    def _revoke(self, waiter: Waiter[T]) -> Entry[T]:
+        """Take back what is reserved for a waiter."""
+        entry = waiter.entry
+        assert entry is not None
+        waiter.entry = entry.owner = None
+        return entry
+
+    def _fail_waiter(self, waiter: Waiter[T], error: BaseException | Refusal) -> None:
+        self._stop_waiting(waiter, FAILED)
         waiter.error = error
         self.effects.append((WAKE, waiter))
+
+    def _time_out(self, waiter: Waiter[T], refusal: Refusal, now: float) -> None:
+        self._counts.timed_out += 1
+        self._fail_waiter(waiter, refusal)
+        self._notify(GetTimedOut, now - waiter.since)
 
     # --- where a connection goes ----------------------------------------------------------------
 
     def _offer(self, entry: Entry[T], now: float) -> None:
         """A fit connection is free."""
-        if self.waiting:
+        if self.queue.waiting:
             self._reserve(entry, now)
-        elif len(self.idle) < self._idle_room:
+        elif self.entries.idle < self._idle_room:
             self._lay_idle(entry, now)
         else:
             self._close(entry, CloseReason.SURPLUS, now)
 
     def _reserve(self, entry: Entry[T], now: float) -> None:
-        waiter = self._first_waiter()
-        self.queue.popleft()
-        if waiter.dial is None:
-            waiter.state = RESERVED
-            self.waiting -= 1
-        else:
-            self._stop_waiting(waiter, RESERVED)
+        waiter = self.queue.serve()
+        if waiter.dial is not None:
+            self.dials.disown(waiter)
         waiter.entry = entry
         self._lend(entry, waiter, now)
         self.effects.append((WAKE, waiter))
-        if self._dialling:
+        if self.dials.running:
             self._settle_dials(now)
 
     def _lend(self, entry: Entry[T], borrower: object, now: float) -> None:
         entry.since = now
-        self.lent[entry] = borrower
-        if entry in self._unused:
+        entry.owner = borrower
+        if self._unused and entry in self._unused:
+            self._counts.dials_spare_used += 1
             self._unused.remove(entry)
-            self._spare_used += 1
+            self._review_flags()
 
     def _lay_idle(self, entry: Entry[T], now: float) -> None:
         if now - self._stamp >= self._grain:
             self._restamp(now)
         entry.since = self._stamp
-        self.idle.append(entry)
+        self.entries.push(entry)
         self._arm_for_oldest()
         if isinstance(entry, TrackedEntry):
             self._note_fresh(entry, now)
 
     def _arm_for_oldest(self) -> None:
-        if len(self.idle) > self.settings.min_idle:
-            self._arm(self.idle[0].since + self._idle_timeout)
+        """One more is idle: so the oldest may expire, if there are just more than min_idle now.
+
+        (With no min_idle, the timer was armed when the first of this grain became idle.)
+        """
+        if self.entries.idle == self.settings.min_idle + 1:
+            self._arm(self.entries.oldest().since + self._idle_timeout)
 
     def _note_fresh(self, entry: TrackedEntry[T], now: float) -> None:
         entry.fresh_until = now + self.settings.validate_bypass_interval
@@ -399,7 +398,7 @@ class PoolState(Generic[T]):
         self._arm(min(entry.retire_at, entry.check_at))
 
     def _close_if_unfit(self, entry: Entry[T], now: float, *, was_idle: bool = False) -> bool:
-        """Close an entry that is in no container, unless it can serve another user."""
+        """Close an entry that nobody has now, unless it can serve another user."""
         error: Exception | None = None
         reason = self._condemned(entry, now, was_idle=was_idle)
         if reason is None and self._check is not None:
@@ -408,7 +407,7 @@ class PoolState(Generic[T]):
                     return False
             except Exception as caught:
                 error = caught
-                self._hook_failed(caught)
+                self._hook_failed("is_reusable", caught)
             except BaseException:
                 self._close(entry, CloseReason.NOT_REUSABLE, now)
                 raise
@@ -442,20 +441,23 @@ class PoolState(Generic[T]):
 
     def _begin(self, kind: JobKind, entry: Entry[T] | None, limit: float, now: float) -> Job[T]:
         job: Job[T] = Job(kind, now, now + limit)
-        job.entry = entry
+        if entry is not None:
+            job.entry = entry
+            entry.owner = job
         self.jobs[job] = None
         self.effects.append((START, job))
         self._arm(job.deadline)
         return job
 
-    def _close(
-        self, entry: Entry[T], reason: CloseReason, now: float, error: BaseException | None = None
-    ) -> None:
-        if self._retired:
-            self._retired.discard(entry)
+    def _begin_check(self, entry: Entry[T], now: float) -> None:
+        self._checks += 1
+        self._begin(VALIDATE, entry, self.settings.validate_timeout, now)
+
+    def _close(self, entry: Entry[T], reason: CloseReason, now: float, error: BaseException | None = None) -> None:
+        self._retired.discard(entry)
         if entry in self._unused:
+            self._counts.dials_spare_wasted += 1
             self._unused.remove(entry)
-            self._spare_wasted += 1
         self._closes += 1
         job = self._begin(CLOSE, entry, self.settings.close_timeout, now)
         job.reason = reason
@@ -468,13 +470,6 @@ class PoolState(Generic[T]):
         job.forced = True
         self._cancel_job(job, CloseReason.POOL_CLOSED)
 
-    def _begin_reset(self, entry: Entry[T], now: float) -> None:
-        self._begin(RESET, entry, self.settings.reset_timeout, now)
-
-    def _begin_check(self, entry: Entry[T], now: float) -> None:
-        self._checks += 1
-        self._begin(VALIDATE, entry, self.settings.validate_timeout, now)
-
     def _cancel_job(self, job: Job[T], why: DialEnd | CloseReason) -> None:
         """Order the job's task to end. Until it reports, its place stays counted."""
         if job.cancelled is not None:
@@ -485,7 +480,7 @@ class PoolState(Generic[T]):
         if job.kind is VALIDATE:
             self._checks -= 1
         elif job.kind is CONNECT:
-            self._detach_dial(job)
+            self.dials.strike(job)
 
     def _end(self, job: Job[T]) -> bool:
         """Take note that a job has ended; False if it is not known (any more)."""
@@ -500,27 +495,21 @@ class PoolState(Generic[T]):
         """The validate hook said yes, said no, raised, or was cancelled."""
         if not self._end(job):
             return
-        entry = job.entry
-        assert entry is not None
+        entry = _worked_on(job)
         if error is not None:
-            self._hook_failed(error)
-        if job.cancelled is not None:
-            self._close(entry, CloseReason(job.cancelled), now, error)
-        elif not valid:
-            self._close(entry, CloseReason.INVALID, now, error)
+            self._hook_failed("validate", error)
+        if job.cancelled is not None or not valid:
+            self._close(entry, CloseReason(job.cancelled or CloseReason.INVALID), now, error)
         elif not self._close_if_unfit(entry, now):
             self._return_checked(entry, now)
         self._rebalance(now)
 
     def _return_checked(self, entry: Entry[T], now: float) -> None:
-        if self.waiting or len(self.idle) >= self._idle_room:
+        if self.queue.waiting or self.entries.idle >= self._idle_room:
             self._offer(entry, now)
             return
         # A check is not a use: the entry keeps its age, so that idle_timeout still comes.
-        place = 0
-        while place < len(self.idle) and self.idle[place].since < entry.since:
-            place += 1
-        self.idle.insert(place, entry)
+        self.entries.insert(entry)
         self._arm_for_oldest()
         assert isinstance(entry, TrackedEntry)
         self._note_fresh(entry, now)
@@ -529,14 +518,11 @@ class PoolState(Generic[T]):
         """The reset hook ended well, raised, or was cancelled."""
         if not self._end(job):
             return
-        entry = job.entry
-        assert entry is not None
+        entry = _worked_on(job)
         if error is not None:
-            self._hook_failed(error)
-        if job.cancelled is not None:
-            self._close(entry, CloseReason(job.cancelled), now, error)
-        elif error is not None:
-            self._close(entry, CloseReason.RESET_FAILED, now, error)
+            self._hook_failed("reset", error)
+        if job.cancelled is not None or error is not None:
+            self._close(entry, CloseReason(job.cancelled or CloseReason.RESET_FAILED), now, error)
         elif not self._close_if_unfit(entry, now):
             self._offer(entry, now)
         self._rebalance(now)
@@ -545,12 +531,14 @@ class PoolState(Generic[T]):
         """The close hook ended, raised, or was cancelled: the connection is gone, its place is free."""
         if not self._end(job):
             return
-        assert job.entry is not None
+        entry = _worked_on(job)
         if error is not None:
-            self._hook_failed(error)
+            self._hook_failed("close", error)
         self._closes -= 1
-        self._closed += 1
-        self._notify(ConnectionClosed, job.entry.connection, job.reason, job.error or error)
+        self._counts.closed += 1
+        self.entries.all.remove(entry)
+        assert job.reason is not None
+        self._notify(ConnectionClosed, entry.connection, job.reason, job.error or error)
         self._free_place(now)
 
     def _free_place(self, now: float) -> None:
@@ -559,103 +547,75 @@ class PoolState(Generic[T]):
         self._rebalance(now)
         self._rest()
 
-    # --- dials ----------------------------------------------------------------------------------
+    # --- serving the queue ----------------------------------------------------------------------
 
     def _supply(self) -> int:
         """How many dials and checks are under way that can serve a waiter."""
-        return self._owned + len(self._spare) + len(self._abandoned) + self._checks
+        return self.dials.pending + self._checks
 
     def _may_dial(self) -> bool:
-        return self._dialling < self._max_connecting and self.places < self._max_size and not self.closing
+        return self.dials.running < self._max_connecting and self.places < self._max_size and not self.closing
 
     def _rebalance(self, now: float, newest: Waiter[T] | None = None) -> None:
-        """Find somebody to serve each waiter, as far as limits allow.
+        """Find somebody to serve each waiter, and what `min_idle` lacks, as far as limits allow.
 
         `newest` is a waiter that has just queued at the end.
         """
-        while self.idle and self.waiting > self._checks:
-            self._serve_from_idle(self.idle.pop(), now)
-        while self.waiting > self._supply() and self._may_dial():
-            if newest is not None and self.waiting - self._owned == 1:
-                waiter = newest
-            else:
-                waiter = self._first_undialled()
+        while self.entries.idle and self.queue.waiting > self._checks:
+            self._serve_from_idle(self.entries.pop(), now)
+        while self.queue.waiting > self._supply() and self._may_dial():
+            waiter = self._next_to_dial_for(newest)
             if not self._is_ripe(waiter, now):
                 self._arm(waiter.since + self.settings.race_delay)
                 break
             self._dial(waiter, now)
         while self._lacks_idle() and self._may_dial():
-            if now < self._retry_at:
-                self._arm(self._retry_at)
+            if now < self.dials.retry_at:
+                self._arm(self.dials.retry_at)
                 break
             self._dial(None, now)
-        if self._dialling:
+        if self.dials.running:
             self._settle_dials(now)
 
     def _serve_from_idle(self, entry: Entry[T], now: float) -> None:
-        if self._needs_check(entry, now) and not self._condemned(entry, now, was_idle=True):
+        if self._needs_check(entry, now) and self._condemned(entry, now, was_idle=True) is None:
             self._begin_check(entry, now)
         elif not self._close_if_unfit(entry, now, was_idle=True):
             self._offer(entry, now)
 
-    def _first_undialled(self) -> Waiter[T]:
-        """The first waiter that no pending dial was started for. There is one."""
-        return next(waiter for waiter in self.queue if waiter.state is WAITING and waiter.dial is None)
+    def _next_to_dial_for(self, newest: Waiter[T] | None) -> Waiter[T]:
+        """The first waiter without a dial. There is one; if there is only one, it is the newest."""
+        if newest is not None and self.queue.waiting - self.dials.owned == 1:
+            return newest
+        return self.queue.first_without_dial()
 
     def _is_ripe(self, waiter: Waiter[T], now: float) -> bool:
         """Whether its race_delay is over, or there is nothing that a release could come from."""
         if waiter.since + self.settings.race_delay <= now:
             return True
-        return not self.lent and not any(job.kind is RESET for job in self.jobs)
+        return len(self.entries.all) == self.entries.idle + self._closes
 
     def _lacks_idle(self) -> bool:
         if not self.settings.min_idle or self.closing:
             return False
-        return self._supply() + len(self.idle) < self.waiting + self.settings.min_idle
+        return self._supply() + self.entries.idle < self.queue.waiting + self.settings.min_idle
+
+    def _settle_dials(self, now: float) -> None:
+        wanted = max(0, self.queue.waiting - self._checks)
+        wanted += max(0, self.settings.min_idle - self.entries.idle)
+        self._arm(self.dials.settle(wanted, now, self.settings.abandoned_dial_grace, self._connect_timeout))
+
+    # --- dials ----------------------------------------------------------------------------------
 
     def _dial(self, waiter: Waiter[T] | None, now: float) -> None:
         self.places += 1
-        self._dialling += 1
-        self._dials += 1
         job = self._begin(CONNECT, None, self._connect_timeout, now)
-        job.number = self._dials
-        if waiter is None:
-            self._spare[job] = None
-        else:
-            self._owned += 1
-            waiter.dial = job
-            job.waiter = waiter
-            job.connect = waiter.connect
+        self.dials.add(job, waiter)
         self._notify(DialStarted, job.number)
-
-    def _settle_dials(self, now: float) -> None:
-        """Mark as many dials abandoned as nobody waits for, and adopt them again when somebody does."""
-        wanted = self.waiting - self._checks
-        if self.settings.min_idle:
-            wanted = max(wanted, 0) + max(0, self.settings.min_idle - len(self.idle))
-        while self._spare and self._owned + len(self._spare) > wanted:
-            job, _ = self._spare.popitem()
-            job.deadline = min(job.deadline, now + self.settings.abandoned_dial_grace)
-            self._abandoned[job] = None
-            self._arm(job.deadline)
-        while self._abandoned and self._owned + len(self._spare) < wanted:
-            job, _ = self._abandoned.popitem()
-            job.deadline = job.started + self._connect_timeout
-            self._spare[job] = None
-
-    def _detach_dial(self, job: Job[T]) -> None:
-        """The dial can serve nobody any more."""
-        waiter = job.waiter
-        if waiter is not None:
-            waiter.dial = job.waiter = None
-            self._owned -= 1
-        else:
-            self._spare.pop(job, None)
-            self._abandoned.pop(job, None)
 
     def dial_may_start(self, job: Job[T], now: float) -> bool:
         """The dial's task has begun: False if nobody waits for it any more, so that it need not start."""
-        if job in self._abandoned:
+        if job in self.dials.abandoned:
             self._cancel_job(job, DialEnd.ABANDONED)
             self._rebalance(now)
         return job.cancelled is None
@@ -668,65 +628,53 @@ class PoolState(Generic[T]):
             return
         if not self._end(job):
             return
-        self._dialling -= 1
-        if job.cancelled is None:
-            self._detach_dial(job)
-        self._failures = 0
-        self._retry_at = -NEVER
-        self._last_dial_error = None
-        self._opened += 1
+        self.dials.running -= 1
+        self.dials.strike(job)
+        self.dials.note_success()
+        self._counts.last_dial_error = None
+        self._counts.opened += 1
         entry = self._admit(connection, job.number, now - job.started, now)
-        if self.closing or job.cancelled is DialEnd.CLEARED:
-            self._spare_wasted += 1
-            self._close(entry, CloseReason.POOL_CLOSED if self.closing else CloseReason.CLEARED, now)
-        elif self.waiting and self._surplus() <= 0:
-            self._won += 1
+        if job.cancelled is DialEnd.CLEARED:
+            self._retired.add(entry)
+        if self.queue.waiting and not self._condemned(entry, now, was_idle=False):
+            self._counts.dials_won += 1
             self._reserve(entry, now)
         else:
             self._unused.add(entry)
             if not self._close_if_unfit(entry, now):
                 self._offer(entry, now)
+        self._review_flags()
         self._rebalance(now)
 
     def connect_failed(self, job: Job[T], now: float, *, error: BaseException | None = None) -> None:
         """A dial raised (`error`), or ended because it was cancelled (no error)."""
         if not self._end(job):
             return
-        self._dialling -= 1
-        waiter = job.waiter
-        if job.cancelled is None:
-            self._detach_dial(job)
-            self._count_failure(error, now)
-            assert error is not None
-            if waiter is not None:
-                self._failed += 1
-                self._fail_waiter(waiter, error)
-        elif job.cancelled is DialEnd.ABANDONED:
-            self._dials_abandoned += 1
-        elif job.cancelled is DialEnd.TIMEOUT:
-            self._dials_failed += 1
+        self.dials.running -= 1
+        counts = self._counts
+        if job.cancelled is DialEnd.ABANDONED:
+            counts.dials_abandoned += 1
+        elif job.cancelled is DialEnd.TIMEOUT or job.cancelled is None:
+            counts.dials_failed += 1
         else:
-            self._dials_cancelled += 1
-        end = job.cancelled or DialEnd.ERROR
-        self._notify(DialFailed, job.number, end, error, now - job.started)
+            counts.dials_cancelled += 1
+        if job.cancelled is None:
+            assert error is not None
+            self._blame(job, error, now)
+        self._notify(DialFailed, job.number, job.cancelled or DialEnd.ERROR, error, now - job.started)
         self._free_place(now)
 
-    def _count_failure(self, error: BaseException | None, now: float) -> None:
-        self._dials_failed += 1
-        self._last_dial_error = error
-        self._back_off(now)
-
-    def _back_off(self, now: float) -> None:
-        """Postpone automatic dials: twice as long after each failure, between half and the whole of it."""
-        longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(self._failures, 20))
-        self._failures += 1
-        self._retry_at = now + longest * (1 - self._jitter() / 2)
-
-    def _fail_waiter(self, waiter: Waiter[T], error: BaseException | Refusal) -> None:
-        self._stop_waiting(waiter, FAILED)
-        self._gone += 1
-        self._sweep_queue()
-        self._refuse(waiter, error)
+    def _blame(self, job: Job[T], error: BaseException, now: float) -> None:
+        """The dial failed by itself: its error is for the waiter that it was started for, else for the log."""
+        waiter = job.waiter
+        self.dials.strike(job)
+        self.dials.note_failure(now, self._jitter())
+        self._counts.last_dial_error = error
+        if waiter is None:
+            self.effects.append((LOG, ("a dial that nobody waits for", error)))
+        else:
+            self._counts.failed += 1
+            self._fail_waiter(waiter, error)
 
     def _admit(self, connection: T, number: int, elapsed: float, now: float) -> Entry[T]:
         """Make an entry for a connection that is new to the pool."""
@@ -736,20 +684,12 @@ class PoolState(Generic[T]):
         entry: Entry[T] = (TrackedEntry if self._tracks else Entry)(connection)
         if isinstance(entry, TrackedEntry):
             entry.retire_at = now + self._max_lifetime * (1 - self.settings.lifetime_jitter * self._jitter())
-            self._arm(entry.retire_at)
+        self.entries.all.append(entry)
         self._notify(ConnectionReady, number, connection, elapsed)
         return entry
 
-    def entries(self) -> Iterator[Entry[T]]:
-        """Every open connection, wherever it is."""
-        yield from self.idle
-        yield from self.lent
-        for job in self.jobs:
-            if job.entry is not None:
-                yield job.entry
-
     def _owns(self, connection: T) -> bool:
-        return any(entry.connection is connection for entry in self.entries())
+        return any(entry.connection is connection for entry in self.entries.all)
 
     # --- what a holder may do -------------------------------------------------------------------
 
@@ -759,20 +699,19 @@ class PoolState(Generic[T]):
 
     def discard(self, entry: Entry[T], now: float, reason: CloseReason = CloseReason.DISCARDED) -> None:
         """A holder condemns its connection."""
-        if entry not in self.lent:
+        if entry.state is not EntryState.HELD:
             return  # the pool closed it under its holder
-        del self.lent[entry]
         self._notify(ConnectionReleased, entry.connection, now - entry.since)
         self._close(entry, reason, now)
         self._rebalance(now)
 
     def take(self, entry: Entry[T], now: float) -> None:
         """A holder takes the connection for itself. Its place stays with the handle until `drop_place`."""
-        if entry not in self.lent:
+        if entry.state is not EntryState.HELD:
             raise PoolClosed("the pool has closed this connection already")
-        del self.lent[entry]
+        self.entries.all.remove(entry)
         self._retired.discard(entry)
-        self._takes += 1
+        self._counts.takes += 1
         self._taken += 1
         self._review_flags()
         self._notify(ConnectionReleased, entry.connection, now - entry.since)
@@ -781,11 +720,11 @@ class PoolState(Generic[T]):
     def insert(self, connection: T, holder: object, now: float) -> Entry[T]:
         """A holder puts a connection into its emptied handle."""
         if self.closing:
-            raise PoolClosed("the pool is closing: the connection stays yours, close it yourself")
+            raise PoolClosed("the pool is closed: the connection stays yours, close it yourself")
         if self._owns(connection):
             raise PoolMisuse(f"{connection!r} is in this pool already")
         self._taken -= 1
-        self._inserted += 1
+        self._counts.inserted += 1
         entry = self._admit(connection, 0, 0.0, now)
         self._lend(entry, holder, now)
         self._notify(ConnectionAcquired, connection, 0.0)
@@ -800,81 +739,79 @@ class PoolState(Generic[T]):
 
     def _arm(self, when: float) -> None:
         if when < self.alarm:
-            self.alarm = when
-            self.effects.append((ALARM, None))
+            self._set_alarm(when)
+
+    def _set_alarm(self, when: float) -> None:
+        self.alarm = when
+        self.effects.append((ALARM, None))
 
     def _rest(self) -> None:
         """Disarm the timer of a pool in which there is nothing left to expire."""
-        if not self.places and not self.waiting and self._next_deadline() == NEVER and self.alarm != NEVER:
-            self.alarm = NEVER
+        if self.places == self._taken and not self.queue.waiting and self.alarm != NEVER:
             self._stamp = -NEVER
-            self.effects.append((ALARM, None))
+            self._set_alarm(self._next_deadline())
 
     def expire(self, now: float) -> None:
         """Time has come to `now`: end whatever is overdue, and set the alarm anew. Harmless at any time."""
         if self._force_at <= now:
             self.force_close(now)
-        while self.waiting and self._first_waiter().since + self._acquire_timeout <= now:
-            self._time_out(self.queue[0], Refusal.ACQUIRE_TIMEOUT, now)
+        while self.queue.waiting and self.queue.first().since + self._acquire_timeout <= now:
+            self._time_out(self.queue.first(), Refusal.ACQUIRE_TIMEOUT, now)
         for job in [job for job in self.jobs if job.deadline <= now]:
             self._expire_job(job, now)
-        if not self.closing:
+        if self.alarm <= now:
             self._expire_idle(now)
-            self._rebalance(now)
-        self.alarm = NEVER
+        self._rebalance(now)
         self._stamp = -NEVER
-        self._arm(self._next_deadline())
-
-    def _time_out(self, waiter: Waiter[T], refusal: Refusal, now: float) -> None:
-        self._timed_out += 1
-        self._fail_waiter(waiter, refusal)
-        self._notify(GetTimedOut, now - waiter.since)
+        self._set_alarm(self._next_deadline())
 
     def _expire_job(self, job: Job[T], now: float) -> None:
         if job.kind is not CONNECT:
             limit = job.deadline - job.started
-            self._hook_failed(TimeoutError(f"{job.kind.name.lower()} took longer than {limit:g} s"))
+            error = TimeoutError(f"{job.kind.name.lower()} took longer than {limit:g} s")
+            self._hook_failed(job.kind.name.lower(), error)
             self._cancel_job(job, CloseReason.INVALID if job.kind is VALIDATE else CloseReason.RESET_FAILED)
-        elif job in self._abandoned:
+        elif job in self.dials.abandoned:
             self._cancel_job(job, DialEnd.ABANDONED)
         else:
             waiter = job.waiter
             self._cancel_job(job, DialEnd.TIMEOUT)
-            self._back_off(now)
+            self.dials.note_failure(now, self._jitter())
             if waiter is not None:
                 self._time_out(waiter, Refusal.CONNECT_TIMEOUT, now)
 
     def _expire_idle(self, now: float) -> None:
-        min_idle = self.settings.min_idle
-        while len(self.idle) > min_idle and self.idle[0].since + self._idle_timeout <= now:
-            self._close(self.idle.popleft(), CloseReason.IDLE, now)
-        if not self._tracks:
-            return
-        for entry in [entry for entry in self.idle if isinstance(entry, TrackedEntry)]:
-            if entry.retire_at <= now:
-                self.idle.remove(entry)
+        kept: list[Entry[T]] = []
+        for entry in self.entries.drain():
+            tracked = entry if isinstance(entry, TrackedEntry) else None
+            if tracked is not None and tracked.retire_at <= now:
                 self._close(entry, CloseReason.LIFETIME, now)
-            elif entry.check_at <= now:
-                self.idle.remove(entry)
+            elif len(kept) >= self.settings.min_idle and entry.since + self._idle_timeout <= now:
+                self._close(entry, CloseReason.IDLE, now)
+            elif tracked is not None and tracked.check_at <= now:
                 self._begin_check(entry, now)
+            else:
+                kept.append(entry)
+        for entry in reversed(kept):
+            self.entries.push(entry)
 
     def _next_deadline(self) -> float:
         """When the next thing falls due, if nothing else happens; NEVER if there is nothing."""
         due = [job.deadline for job in self.jobs]
         if self.closing and not self.is_empty():
             due.append(self._force_at)
-        if self.waiting:
-            due.append(self._first_waiter().since + self._acquire_timeout)
-            if self.settings.race_delay and self._may_dial() and self.waiting > self._supply():
-                due.append(self._first_undialled().since + self.settings.race_delay)
-        if len(self.idle) > self.settings.min_idle:
-            due.append(self.idle[0].since + self._idle_timeout)
+        if self.queue.waiting:
+            due.append(self.queue.first().since + self._acquire_timeout)
+            if self._may_dial() and self.queue.waiting > self._supply():
+                due.append(self.queue.first_without_dial().since + self.settings.race_delay)
+        if self.entries.idle > self.settings.min_idle:
+            due.append(self.entries.oldest().since + self._idle_timeout)
         if self._tracks:
-            for entry in self.idle:
+            for entry in self.entries.stack():
                 assert isinstance(entry, TrackedEntry)
                 due.append(min(entry.retire_at, entry.check_at))
         if self._lacks_idle() and self._may_dial():
-            due.append(self._retry_at)
+            due.append(self.dials.retry_at)
         return min(due, default=NEVER)
 
     # --- the whole pool -------------------------------------------------------------------------
@@ -885,35 +822,29 @@ class PoolState(Generic[T]):
 
     def clear(self, now: float) -> None:
         """Retire every connection opened, and every dial begun, before now."""
-        while self.idle:
-            self._close(self.idle.popleft(), CloseReason.CLEARED, now)
-        for entry, borrower in list(self.lent.items()):
-            if isinstance(borrower, Waiter):
-                self._revoke(borrower, now)
-                self._close(entry, CloseReason.CLEARED, now)
-                self._requeue(borrower)
-            else:
-                self._retired.add(entry)
+        while self.entries.idle:
+            self._close(self.entries.pop(), CloseReason.CLEARED, now)
+        for entry in self.entries.reserved():
+            waiter = entry.owner
+            self._close(self._revoke(waiter), CloseReason.CLEARED, now)
+            self._wait_again(waiter)
+        self._retired.update(self.entries.held())
         for job in list(self.jobs):
-            if job.kind is CONNECT:
-                self._cancel_job(job, DialEnd.CLEARED)
-            elif job.kind is not CLOSE:
-                self._cancel_job(job, CloseReason.CLEARED)
+            if job.kind is not CLOSE:
+                self._cancel_job(job, DialEnd.CLEARED if job.kind is CONNECT else CloseReason.CLEARED)
         self._review_flags()
         self._rebalance(now)
-
-    def _revoke(self, waiter: Waiter[T], now: float) -> None:
-        """Take back what is reserved for a waiter that has not resumed."""
-        assert waiter.entry is not None
-        del self.lent[waiter.entry]
-        waiter.entry = None
 
     def resize(self, settings: PoolSettings, now: float) -> None:
         """Other sizes: more room is used at once, less room closes the oldest idle ones at once."""
         self.settings = settings
         self._apply_settings()
-        while self.idle and (self._surplus() > 0 or len(self.idle) > self._max_idle):
-            self._close(self.idle.popleft(), CloseReason.SURPLUS, now)
+        room = min(self._max_idle, self.entries.idle - max(0, self._surplus()))
+        kept = self.entries.drain()
+        while len(kept) > max(0, room):
+            self._close(kept.pop(), CloseReason.SURPLUS, now)
+        for entry in reversed(kept):
+            self.entries.push(entry)
         self._rebalance(now)
         self._arm(self._next_deadline())
 
@@ -921,34 +852,31 @@ class PoolState(Generic[T]):
         """Hand out nothing any more; holders have `grace` seconds. Called again, it can only hasten."""
         first, self.closing = not self.closing, True
         self._force_at = min(self._force_at, now + grace)
-        self._arm(self._force_at)
-        if not first:
-            return
-        self._review_flags()
-        while self.idle:
-            self._close(self.idle.popleft(), CloseReason.POOL_CLOSED, now)
-        for entry, borrower in list(self.lent.items()):
-            if isinstance(borrower, Waiter):
-                self._revoke(borrower, now)
-                self._close(entry, CloseReason.POOL_CLOSED, now)
-                borrower.state = FAILED
-                self._rejected += 1
-                self._refuse(borrower, Refusal.CLOSED)
-        while self.waiting:
-            self._rejected += 1
-            self._fail_waiter(self._first_waiter(), Refusal.CLOSED)
-        for job in list(self.jobs):
-            if job.kind is CONNECT:
-                self._cancel_job(job, DialEnd.POOL_CLOSED)
-            elif job.kind is not CLOSE:
-                self._cancel_job(job, CloseReason.POOL_CLOSED)
+        if first:
+            self._review_flags()
+            self._refuse_all(now)
+            while self.entries.idle:
+                self._close(self.entries.pop(), CloseReason.POOL_CLOSED, now)
+            for job in list(self.jobs):
+                if job.kind is not CLOSE:
+                    self._cancel_job(job, DialEnd.POOL_CLOSED if job.kind is CONNECT else CloseReason.POOL_CLOSED)
+        self._set_alarm(self._next_deadline())
+
+    def _refuse_all(self, now: float) -> None:
+        """Every waiter fails, also one that has a connection to collect."""
+        for entry in self.entries.reserved():
+            waiter = entry.owner
+            self._close(self._revoke(waiter), CloseReason.POOL_CLOSED, now)
+            self.queue.re_enter(waiter)
+        while self.queue.waiting:
+            self._counts.rejected += 1
+            self._fail_waiter(self.queue.first(), Refusal.CLOSED)
 
     def force_close(self, now: float) -> None:
         """The grace is over: close under the holders, and let no close take its time."""
         self._force_at = NEVER
         self._forced = True
-        for entry in list(self.lent):
-            del self.lent[entry]
+        for entry in self.entries.held():
             self._close(entry, CloseReason.POOL_CLOSED, now)
         for job in self.jobs:
             if job.kind is CLOSE:
@@ -956,7 +884,7 @@ class PoolState(Generic[T]):
 
     def is_empty(self) -> bool:
         """Whether nothing is left that closing would have to wait for."""
-        return self.places == self._taken and not self.jobs
+        return self.places == self._taken
 
     # --- telling --------------------------------------------------------------------------------
 
@@ -966,54 +894,54 @@ class PoolState(Generic[T]):
 
     def observer_failed(self, error: BaseException) -> None:
         """The observer raised. Its trouble is its own: count it and log it."""
-        self._hook_failed(error)
+        self._hook_failed("on_event", error)
 
-    def _hook_failed(self, error: BaseException) -> None:
-        self._hook_errors += 1
-        self.effects.append((LOG, error))
+    def _hook_failed(self, hook: str, error: BaseException) -> None:
+        self._counts.hook_errors += 1
+        self.effects.append((LOG, (hook, error)))
 
     def statistics(self, now: float) -> PoolStatistics:
         """All figures of one moment."""
-        reserved = sum(isinstance(borrower, Waiter) for borrower in self.lent.values())
-        kinds = [job.kind for job in self.jobs]
-        settings = self.settings
+        states = [entry.state for entry in self.entries.all]
+        settings, counts = self.settings, self._counts
         return PoolStatistics(
             size=self.places,
-            idle=len(self.idle),
-            held=len(self.lent) - reserved,
-            reserved=reserved,
-            dialling=self._dialling,
-            validating=kinds.count(VALIDATE),
-            resetting=kinds.count(RESET),
+            idle=self.entries.idle,
+            held=states.count(EntryState.HELD),
+            reserved=states.count(EntryState.RESERVED),
+            dialling=self.dials.running,
+            validating=states.count(EntryState.VALIDATING),
+            resetting=states.count(EntryState.RESETTING),
             closing=self._closes,
             taken=self._taken,
-            waiting=self.waiting,
+            waiting=self.queue.waiting,
             max_size=settings.max_size,
             max_idle=settings.max_idle,
             min_idle=settings.min_idle,
             acquired=self.acquired,
-            acquired_waiting=self._acquired_waiting,
-            timed_out=self._timed_out,
-            failed=self._failed,
-            cancelled=self._cancelled,
-            rejected=self._rejected,
-            opened=self._opened,
-            inserted=self._inserted,
-            closed=self._closed,
-            takes=self._takes,
-            dials=self._dials,
-            dials_won=self._won,
+            acquired_waiting=counts.acquired_waiting,
+            timed_out=counts.timed_out,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            rejected=counts.rejected,
+            opened=counts.opened,
+            inserted=counts.inserted,
+            closed=counts.closed,
+            takes=counts.takes,
+            dials=self.dials.started,
+            dials_won=counts.dials_won,
             dials_spare_unused=len(self._unused),
-            dials_spare_used=self._spare_used,
-            dials_spare_wasted=self._spare_wasted,
-            dials_failed=self._dials_failed,
-            dials_abandoned=self._dials_abandoned,
-            dials_cancelled=self._dials_cancelled,
-            hook_errors=self._hook_errors,
-            last_dial_error=self._last_dial_error,
-            longest_held=self._longest_held(now),
+            dials_spare_used=counts.dials_spare_used,
+            dials_spare_wasted=counts.dials_spare_wasted,
+            dials_failed=counts.dials_failed,
+            dials_abandoned=counts.dials_abandoned,
+            dials_cancelled=counts.dials_cancelled,
+            hook_errors=counts.hook_errors,
+            last_dial_error=counts.last_dial_error,
+            longest_held=now - min((entry.since for entry in self.entries.held()), default=now),
         )
 
-    def _longest_held(self, now: float) -> float:
-        held = (entry.since for entry, borrower in self.lent.items() if not isinstance(borrower, Waiter))
-        return now - next(held, now)
+
+def _worked_on(job: Job[T]) -> Entry[T]:
+    assert job.entry is not None, "a dial has no connection yet"
+    return job.entry

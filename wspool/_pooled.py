@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import warnings
 from enum import Enum
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, final
 
+from ._entries import T
 from ._errors import PoolMisuse
-from ._pool_parts import T
 
 if TYPE_CHECKING:
     import weakref
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
+    from ._entries import Entry
     from ._pool import Pool
-    from ._pool_parts import Entry
 
 
 class HandleState(Enum):
     """How far a handle has come."""
 
     NEW = "not checked out yet: await it, or enter it with async with"
-    BUSY = "being checked out"
     HELD = "holds a connection"
     EMPTY = "emptied by take()"
-    FAILED = "got no connection"
+    FAILED = "without a connection: the get has not ended, or it failed"
     RELEASED = "released"
 
 
-NEW, BUSY, HELD, EMPTY, FAILED, RELEASED = HandleState
+NEW, HELD, EMPTY, FAILED, RELEASED = HandleState
 
 
 @final
@@ -72,11 +72,10 @@ class Pooled(Generic[T]):
         if pool is None or self._state is not NEW:
             raise self._misused("check out with", pool)
         state = pool._state
-        task = pool._gate()
+        task = pool._task_in(pool._loop) if get_ident() == pool._thread else None
         if task is None or not state.acquired & 63:
-            self._state = BUSY
-            yield from pool._backend.pause(fully=not state.acquired & 63)
-            task = pool._home()
+            self._state = FAILED
+            task = yield from pool._arrive(self)
         entry = state.take_idle(task, pool._now())
         if state.effects:
             pool._drain()
@@ -85,8 +84,6 @@ class Pooled(Generic[T]):
             entry = yield from pool._wait(task, self._connect)
         self._entry = entry
         self._state = HELD
-        if pool._trace_holders:
-            self._site = pool._call_site()
         return self
 
     async def __aenter__(self) -> T:
@@ -132,7 +129,8 @@ class Pooled(Generic[T]):
             if pool is None:
                 self._outlived()
                 return
-            pool._home()
+            if get_ident() != pool._thread or pool._task_in(pool._loop) is None:
+                pool._backend.home()
             self._state = RELEASED
             state = pool._state
             state.give_back(self._entry, pool._now())
@@ -140,7 +138,7 @@ class Pooled(Generic[T]):
                 pool._drain()
         elif self._state is EMPTY:
             self._release_place()
-        elif self._state is NEW or self._state is BUSY:
+        elif self._state is NEW:
             raise self._misused("release", self._pool())
 
     def discard(self) -> None:
@@ -152,7 +150,7 @@ class Pooled(Generic[T]):
         if pool is None:
             self._outlived()
             return
-        pool._home()
+        pool._backend.home()
         self._state = RELEASED
         pool._state.discard(self._entry, pool._now())
         pool._drain()
@@ -183,7 +181,7 @@ class Pooled(Generic[T]):
         if connection is None:
             raise TypeError("insert() needs a connection, got None")
         pool = self._own_pool()
-        self._entry = pool._state.insert(connection, pool._home(), pool._now())
+        self._entry = pool._state.insert(connection, pool._backend.home(), pool._now())
         self._state = HELD
         pool._drain()
 
@@ -197,7 +195,7 @@ class Pooled(Generic[T]):
         pool = self._pool()
         if pool is None:
             raise PoolMisuse(f"the pool of {self!r} is gone")
-        pool._home()
+        pool._backend.home()
         return pool
 
     def _outlived(self) -> None:
@@ -247,17 +245,4 @@ def close_now(connection: object) -> None:
     if hasattr(outcome, "close"):
         outcome.close()  # a coroutine: there is nobody to run it
     if outcome is not None or close is None:
-        warnings.warn(
-            f"{connection!r} outlived its pool and could not be closed", ResourceWarning, stacklevel=3
-        )
-
-
-def new_handle(
-    reference: weakref.ref[Pool[T]], connect: Callable[[], Awaitable[T]] | None
-) -> Pooled[T]:
-    """A handle that is not checked out yet."""
-    handle: Pooled[T] = object.__new__(Pooled)
-    handle._pool = reference
-    handle._state = NEW
-    handle._connect = connect
-    return handle
+        warnings.warn(f"{connection!r} outlived its pool and could not be closed", ResourceWarning, stacklevel=3)

@@ -315,7 +315,7 @@ class Pool(Generic[T]):
 
     # --- getting --------------------------------------------------------------------------------
 
-    def get(self, *, connect: Callable[[], Awaitable[T]] | None = None) -> Pooled[T]:
+    def get(self, connect: Callable[[], Awaitable[T]] | None = None) -> Pooled[T]:
         """A handle to check out a connection with: `async with pool.get() as connection:`.
 
         Or `pooled = await pool.get()`, then `pooled.release()`. See `Pooled.__await__` for errors.

@@ -54,9 +54,10 @@ class Entry(Generic[T]):
     since: float
     """When it was lent, while it is lent; when it became idle, while it is idle."""
 
-    def __init__(self, connection: T) -> None:
+    def __init__(self, connection: T, now: float) -> None:
         self.connection = connection
         self.owner = None
+        self.since = now
 
     @property
     def state(self) -> EntryState:
@@ -76,8 +77,8 @@ class TrackedEntry(Entry[T]):
 
     __slots__ = ("check_at", "fresh_until", "retire_at", "uses")
 
-    def __init__(self, connection: T) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: T, now: float) -> None:
+        super().__init__(connection, now)
         self.uses = 0
         self.retire_at = math.inf
         self.fresh_until = math.inf
@@ -86,8 +87,13 @@ class TrackedEntry(Entry[T]):
         """From then on it is due for a check in the background."""
 
 
-BOTTOM: Entry[Any] = Entry(None)
-"""What lies under the oldest idle entry of every pool."""
+class Bottom(Entry[Any]):
+    """What lies under the oldest idle entry of every pool."""
+
+    __slots__ = ()
+
+
+BOTTOM = Bottom(None, 0.0)
 
 
 class Entries(Generic[T]):

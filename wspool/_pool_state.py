@@ -681,7 +681,7 @@ class PoolState(Generic[T]):
         if self._check is None and hasattr(connection, "is_reusable"):
             self._check = _ask_poolable
             self._review_flags()
-        entry: Entry[T] = (TrackedEntry if self._tracks else Entry)(connection)
+        entry: Entry[T] = (TrackedEntry if self._tracks else Entry)(connection, now)
         if isinstance(entry, TrackedEntry):
             entry.retire_at = now + self._max_lifetime * (1 - self.settings.lifetime_jitter * self._jitter())
         self.entries.all.append(entry)

@@ -82,6 +82,10 @@ class Backend(Protocol):
         """Resume the task parked for this waiter, if it is parked and was not resumed already."""
         ...
 
+    def is_stray(self, error: BaseException) -> bool:
+        """Whether this is a cancellation that nobody asked of the calling task."""
+        ...
+
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call the function on the loop, soon; from any thread. Nothing happens if the loop has ended."""
         ...
@@ -125,6 +129,11 @@ class AsyncioBackend:
         future = waiter.parking
         if future is not None and not future.done():
             future.set_result(None)
+
+    def is_stray(self, error: BaseException) -> bool:
+        """Awaiting a task that somebody has cancelled raises the same as being cancelled."""
+        task = asyncio.current_task()
+        return isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling()
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Through `loop.call_soon_threadsafe`."""
@@ -179,6 +188,10 @@ class TrioBackend:
         task, waiter.parking = waiter.parking, None
         if task is not None:
             self._trio.reschedule(task)
+
+    def is_stray(self, error: BaseException) -> bool:  # noqa: ARG002  # as on asyncio
+        """Every cancellation has a scope here."""
+        return False
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Through trio's token."""

@@ -33,7 +33,7 @@ from ._pool_state import (
     PoolState,
 )
 from ._pooled import HELD, NEW, Pooled
-from ._settings import PoolSettings
+from ._settings import PoolSettings, check_time
 from ._wait_queue import Refusal, Waiter
 
 if TYPE_CHECKING:
@@ -297,8 +297,7 @@ class Pool(Generic[T]):
         Idempotent; called again, it can only shorten the grace. Cancelled while it waits, it raises,
         and the pool goes on closing.
         """
-        if not grace >= 0:
-            raise ValueError(f"grace must be a number of seconds from 0, got {grace}")
+        check_time("grace", grace, finite=False)
         self._backend.home()
         self._state.begin_closing(self._now(), grace)
         self._drain()
@@ -347,11 +346,12 @@ class Pool(Generic[T]):
         """
         task = self._backend.home()
         entry = self._state.take_idle(task, self._now())
-        self._drain()
         if entry is None:
+            self._drain()
             if self._state.closing:
                 raise PoolClosed(f"{self.name} is closed")
             raise anyio.WouldBlock
+        self._drain_with(entry)
         handle = self.get()
         handle._entry = entry
         handle._state = HELD
@@ -378,10 +378,11 @@ class Pool(Generic[T]):
                 if waiter.state is WAITING:
                     yield from self._backend.park(waiter)
                 entry = state.collect(waiter, task, self._now())
-                if state.effects:
-                    self._drain()
                 if entry is not None:
+                    if state.effects:
+                        self._drain_with(entry)
                     return entry
+                self._drain()
                 if waiter.error is not None:
                     raise self._refusal(waiter, task)
         except BaseException:
@@ -461,14 +462,13 @@ class Pool(Generic[T]):
 
     def _drain(self) -> None:
         """Run the state machine's orders, in order. Called after every fact; nested calls leave it be."""
-        effects = self._state.effects
-        if self._draining or not effects:
+        if self._draining:
             return
         self._draining = True
-        done = 0
+        interrupt: BaseException | None = None
+        effects = self._state.effects
         try:
             for effect, subject in effects:  # it grows while it is run
-                done += 1
                 if effect is WAKE:
                     self._backend.wake(subject)
                 elif effect is START:
@@ -479,21 +479,36 @@ class Pool(Generic[T]):
                 elif effect is ALARM:
                     self._sleep.cancel()
                 elif effect is NOTIFY:
-                    self._notify(subject)
+                    interrupt = self._notify(subject) or interrupt
                 else:
                     self._log(*subject)
         finally:
-            del effects[:done]
+            effects.clear()
             self._draining = False
         if self._state.closing and self._state.is_empty():
             self._emptied.set()
+        if interrupt is not None:
+            raise interrupt
 
-    def _notify(self, event: PoolEvent) -> None:
+    def _drain_with(self, entry: Entry[T]) -> None:
+        """The same, when the caller has just got this entry: an interrupt of the observer must not lose it."""
+        try:
+            self._drain()
+        except BaseException:
+            self._state.give_back(entry, self._now())
+            self._drain()
+            raise
+
+    def _notify(self, event: PoolEvent) -> BaseException | None:
+        """Tell the observer; an interrupt that it raises has to wait until all orders are carried out."""
         assert self._on_event is not None
         try:
             self._on_event(event)
         except Exception as error:
             self._state.observer_failed(error)
+        except BaseException as interrupt:
+            return interrupt
+        return None
 
     def _log(self, what: str, error: BaseException) -> None:
         logger.warning("%s: %s failed: %r", self.name, what, error, exc_info=error)
@@ -514,10 +529,11 @@ class Pool(Generic[T]):
             error = caught
         except BaseException as caught:
             # Not by our scope: an interrupt, the end of the loop, or a hook that let the
-            # cancellation of some task of its own through.
-            error = PoolError(f"{job.kind.name.lower()} ended by {caught!r}")
+            # cancellation of some task of its own through, which is its error and nobody's cancellation.
+            error = PoolError(f"{job.kind.name.lower()} was ended by {caught!r}")
             error.__cause__ = caught
-            raise
+            if not self._backend.is_stray(caught):
+                raise
         finally:
             job.scope = None
             self._report(job, outcome, error)

@@ -716,6 +716,7 @@ class PoolState(Generic[T]):
         self._review_flags()
         self._notify(ConnectionReleased, entry.connection, now - entry.since)
         self._notify(ConnectionClosed, entry.connection, CloseReason.TAKEN, None)
+        self._rest()
 
     def insert(self, connection: T, holder: object, now: float) -> Entry[T]:
         """A holder puts a connection into its emptied handle."""

@@ -80,11 +80,11 @@ class Pooled(Generic[T]):
             self._state = FAILED
             task = yield from pool._arrive(self)
         entry = state.take_idle(task, now())
-        if state.effects:
-            pool._drain()
         if entry is None:
             self._state = FAILED
             entry = yield from pool._wait(task, self._connect)
+        elif state.effects:
+            pool._drain_with(entry)
         self._entry = entry
         self._state = HELD
         return self

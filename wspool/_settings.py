@@ -100,9 +100,7 @@ class PoolSettings:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be more than 0 seconds, got {value}")
         for name in _TIMES_FROM_ZERO:
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a finite number of seconds from 0, got {value}")
+            check_time(name, getattr(self, name))
         if not 0 <= self.lifetime_jitter < 1:
             raise ValueError(f"lifetime_jitter must be from 0 up to below 1, got {self.lifetime_jitter}")
         self._check_order()
@@ -120,6 +118,14 @@ class PoolSettings:
     def resized(self, **changes: int | None) -> PoolSettings:
         """The same settings with other sizes, checked as a whole."""
         return replace(self, **changes)  # type: ignore[arg-type]  # names and types are checked on creation
+
+
+def check_time(name: str, value: object, *, finite: bool = True) -> None:
+    """TypeError or ValueError unless it is a number of seconds from 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not 0 <= value or (finite and value == math.inf):
+        raise ValueError(f"{name} must be a {'finite ' if finite else ''}number of seconds from 0, got {value}")
 
 
 def _check_types(settings: PoolSettings) -> None:

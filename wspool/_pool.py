@@ -367,28 +367,33 @@ class Pool(Generic[T]):
             handle._site = _call_site()
         return self._backend.home()
 
-    def _wait(self, task: object, connect: Callable[[], Awaitable[T]] | None) -> Generator[Any, Any, Entry[T]]:
-        """Queue, and return what was handed over. No await lies between that and the return."""
-        state = self._state
-        waiter = state.enter_queue(self._now(), connect)
+    def _enqueue(self, connect: Callable[[], Awaitable[T]] | None) -> Waiter[T]:
+        waiter = self._state.enter_queue(self._now(), connect)
         try:
-            if state.effects:
+            if self._state.effects:
                 self._drain()
-            while True:
-                if waiter.state is WAITING:
-                    yield from self._backend.park(waiter)
-                entry = state.collect(waiter, task, self._now())
-                if entry is not None:
-                    if state.effects:
-                        self._drain_with(entry)
-                    return entry
-                self._drain()
-                if waiter.error is not None:
-                    raise self._refusal(waiter, task)
         except BaseException:
-            state.leave_queue(waiter, self._now())
-            self._drain()
+            self._leave(waiter)
             raise
+        return waiter
+
+    def _collect(self, waiter: Waiter[T], task: object) -> Entry[T] | None:
+        """What was handed over. No await lies between this and the return of the get."""
+        state = self._state
+        entry = state.collect(waiter, task, self._now())
+        if entry is not None:
+            if state.effects:
+                self._drain_with(entry)
+            return entry
+        self._drain()
+        if waiter.error is not None:
+            raise self._refusal(waiter, task)
+        return None
+
+    def _leave(self, waiter: Waiter[T]) -> None:
+        """Called on any exception between `_enqueue` and the return: nothing stays reserved."""
+        self._state.leave_queue(waiter, self._now())
+        self._drain()
 
     def _refusal(self, waiter: Waiter[T], task: object) -> BaseException:
         error = waiter.error

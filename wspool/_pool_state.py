@@ -269,17 +269,24 @@ class PoolState(Generic[T]):
         queue = self.queue
         if self.closing:
             raise PoolClosed("the pool is closed")
-        if queue.waiting - self._supply() >= self._max_waiting and not self._may_dial():
-            self._counts.rejected += 1
-            raise PoolFull(
-                f"{queue.waiting} callers wait already, and max_waiting={self.settings.max_waiting}: "
-                "try again later, or allow more"
-            )
+        if queue.waiting >= self._max_waiting:
+            self._check_room(queue.waiting)
         waiter = queue.enter(now, connect)
-        self._arm(now + self._acquire_timeout)
-        self._notify(GetWaiting, queue.waiting)
-        self._rebalance(now, newest=waiter)
+        deadline = now + self._acquire_timeout
+        if deadline < self.alarm:
+            self._set_alarm(deadline)
+        if self._observed:
+            self._notify(GetWaiting, queue.waiting)
+        if self.places < self._max_size or self.entries.idle or self.dials.running:
+            self._rebalance(now, newest=waiter)
         return waiter
+
+    def _check_room(self, waiting: int) -> None:
+        """Turn a caller away if it would have to wait for a release: no dial can serve it."""
+        if waiting - self._supply() >= self._max_waiting and not self._may_dial():
+            self._counts.rejected += 1
+            limit = self.settings.max_waiting
+            raise PoolFull(f"{waiting} callers wait already, and max_waiting={limit}: try again later, or allow more")
 
     def collect(self, waiter: Waiter[T], holder: object, now: float) -> Entry[T] | None:
         """The waiter's task has resumed: hand it what is reserved for it.
@@ -301,7 +308,8 @@ class PoolState(Generic[T]):
         entry.owner = holder
         self.acquired += 1
         self._counts.acquired_waiting += 1
-        self._notify(ConnectionAcquired, entry.connection, now - waiter.since)
+        if self._observed:
+            self._notify(ConnectionAcquired, entry.connection, now - waiter.since)
         return entry
 
     def leave_queue(self, waiter: Waiter[T], now: float) -> None:
@@ -360,7 +368,10 @@ class PoolState(Generic[T]):
         if waiter.dial is not None:
             self.dials.disown(waiter)
         waiter.entry = entry
-        self._lend(entry, waiter, now)
+        entry.since = now
+        entry.owner = waiter
+        if self._unused:
+            self._note_use(entry)
         self.effects.append((WAKE, waiter))
         if self.dials.running:
             self._settle_dials(now)
@@ -368,7 +379,10 @@ class PoolState(Generic[T]):
     def _lend(self, entry: Entry[T], borrower: object, now: float) -> None:
         entry.since = now
         entry.owner = borrower
-        if self._unused and entry in self._unused:
+        self._note_use(entry)
+
+    def _note_use(self, entry: Entry[T]) -> None:
+        if entry in self._unused:
             self._counts.dials_spare_used += 1
             self._unused.remove(entry)
             self._review_flags()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, final
 
 from ._entries import T
 from ._errors import PoolMisuse
+from ._wait_queue import WAITING
 
 if TYPE_CHECKING:
     import weakref
@@ -76,13 +77,20 @@ class Pooled(Generic[T]):
             raise self._misused("check out with", pool)
         state, task_in, now = pool._state, pool._task_in, pool._now
         task = task_in(pool._loop) if get_ident() == pool._thread else None
-        if task is None or not state.acquired & 63:
-            self._state = FAILED
+        self._state = FAILED
+        if task is None or (not state.acquired & 63 and state.entries.idle):
             task = yield from pool._arrive(self)
         entry = state.take_idle(task, now())
         if entry is None:
-            self._state = FAILED
-            entry = yield from pool._wait(task, self._connect)
+            waiter = pool._enqueue(self._connect)
+            try:
+                while entry is None:
+                    if waiter.state is WAITING:
+                        yield from pool._backend.park(waiter)
+                    entry = pool._collect(waiter, task)
+            except BaseException:
+                pool._leave(waiter)
+                raise
         elif state.effects:
             pool._drain_with(entry)
         self._entry = entry

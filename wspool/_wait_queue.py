@@ -96,8 +96,11 @@ class WaitQueue(Generic[T]):
 
     def serve(self) -> Waiter[T]:
         """Take out the first one, RESERVED now. Somebody must be waiting."""
-        waiter = self.first()
-        self.waiters.popleft()
+        waiters = self.waiters
+        waiter = waiters.popleft()
+        while waiter.state is not WAITING:
+            self._marked -= 1
+            waiter = waiters.popleft()
         self.waiting -= 1
         waiter.state = RESERVED
         return waiter

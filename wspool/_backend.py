@@ -114,9 +114,13 @@ class AsyncioBackend:
                 return task
         raise PoolMisuse(_FOREIGN)
 
-    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:  # noqa: ARG002  # one way is as cheap
-        """One turn of the loop, in which it delivers whatever cancellation is pending."""
-        yield
+    def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
+        """Turns of the loop: as many as it needs to deliver the cancellation of a scope, or of the task."""
+        task = asyncio.current_task()
+        if fully or (task is not None and task.cancelling()):
+            yield
+        while anyio.current_effective_deadline() == -math.inf:
+            yield
 
     def park(self, waiter: Waiter[Any]) -> Generator[Any, Any, None]:
         """Suspend on a future."""

@@ -201,6 +201,10 @@ class Pool(Generic[T]):
         ):
             if hook is not None:
                 _check_callable(argument, hook)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, got {name!r}")
+        if clock is not None and not (hasattr(clock, "now") and hasattr(clock, "sleep_until")):
+            raise TypeError(f"clock must have now() and sleep_until(), got {clock!r}")
         self.name = name if name is not None else f"pool of {_name_of(connect)}"
         self._connect = connect
         self._validate = validate
@@ -362,7 +366,9 @@ class Pool(Generic[T]):
     def _arrive(self, handle: Pooled[T]) -> Generator[Any, Any, Any]:
         """The calling task, after all that a hit does not do every time."""
         self._backend.home()
-        yield from self._backend.pause(fully=not self._state.acquired & 63)
+        # Once in 64 hits the others get a turn. Who is about to queue gives none away: it would lose its place.
+        state = self._state
+        yield from self._backend.pause(fully=state.entries.idle > 0 and not state.acquired & 63)
         if self._trace_holders:
             handle._site = _call_site()
         return self._backend.home()
@@ -535,7 +541,7 @@ class Pool(Generic[T]):
         except BaseException as caught:
             # Not by our scope: an interrupt, the end of the loop, or a hook that let the
             # cancellation of some task of its own through, which is its error and nobody's cancellation.
-            error = PoolError(f"{job.kind.name.lower()} was ended by {caught!r}")
+            error = PoolError(f"{job.kind.name.lower()} ended by {type(caught).__name__}: {caught}")
             error.__cause__ = caught
             if not self._backend.is_stray(caught):
                 raise

@@ -82,6 +82,10 @@ class Backend(Protocol):
         """Resume the task parked for this waiter, if it is parked and was not resumed already."""
         ...
 
+    def name_of(self, task: int) -> str:
+        """The name of the task with this `id()`, if it still exists."""
+        ...
+
     def is_stray(self, error: BaseException) -> bool:
         """Whether this is a cancellation that nobody asked of the calling task."""
         ...
@@ -133,6 +137,11 @@ class AsyncioBackend:
         future = waiter.parking
         if future is not None and not future.done():
             future.set_result(None)
+
+    def name_of(self, task: int) -> str:
+        """Search all tasks."""
+        names = (one.get_name() for one in asyncio.all_tasks(self.loop) if id(one) == task)
+        return next(names, "(ended)")
 
     def is_stray(self, error: BaseException) -> bool:
         """Awaiting a task that somebody has cancelled raises the same as being cancelled."""
@@ -192,6 +201,19 @@ class TrioBackend:
         task, waiter.parking = waiter.parking, None
         if task is not None:
             self._trio.reschedule(task)
+
+    def name_of(self, task: int) -> str:
+        """Search the tree of tasks."""
+        tasks = [self._trio.current_root_task()]
+        while tasks:
+            one = tasks.pop()
+            if one is None:
+                continue
+            if id(one) == task:
+                return one.name
+            for nursery in one.child_nurseries:
+                tasks.extend(nursery.child_tasks)
+        return "(ended)"
 
     def is_stray(self, error: BaseException) -> bool:  # noqa: ARG002  # as on asyncio
         """Every cancellation has a scope here."""

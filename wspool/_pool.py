@@ -72,6 +72,7 @@ class Pool(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_backend",
+        "_blamed",
         "_clock",
         "_close",
         "_connect",
@@ -222,6 +223,7 @@ class Pool(Generic[T]):
             jitter=random.random,
         )
         self._reference = weakref.ref(self)
+        self._blamed = (0, "")
         self._draining = False
         self._entered = False
 
@@ -349,7 +351,7 @@ class Pool(Generic[T]):
             PoolMisuse: The pool was not entered, or belongs to another loop.
         """
         task = self._backend.home()
-        entry = self._state.take_idle(task, self._now())
+        entry = self._state.take_idle(id(task), self._now())
         if entry is None:
             self._drain()
             if self._state.closing:
@@ -383,7 +385,7 @@ class Pool(Generic[T]):
             raise
         return waiter
 
-    def _collect(self, waiter: Waiter[T], task: object) -> Entry[T] | None:
+    def _collect(self, waiter: Waiter[T], task: int) -> Entry[T] | None:
         """What was handed over. No await lies between this and the return of the get."""
         state = self._state
         entry = state.collect(waiter, task, self._now())
@@ -401,7 +403,7 @@ class Pool(Generic[T]):
         self._state.leave_queue(waiter, self._now())
         self._drain()
 
-    def _refusal(self, waiter: Waiter[T], task: object) -> BaseException:
+    def _refusal(self, waiter: Waiter[T], task: int) -> BaseException:
         error = waiter.error
         assert error is not None
         if not isinstance(error, Refusal):
@@ -418,7 +420,7 @@ class Pool(Generic[T]):
                 now - waiter.since,
                 figures,
                 holder=self._longest_holder(),
-                holds_itself=any(entry.owner is task for entry in self._state.entries.held()),
+                holds_itself=any(entry.owner == task for entry in self._state.entries.held()),
             )
         )
         refused.__cause__ = figures.last_dial_error
@@ -426,10 +428,13 @@ class Pool(Generic[T]):
 
     def _longest_holder(self) -> str:
         held = self._state.entries.held()
-        holder: Any = min(held, key=lambda entry: entry.since).owner if held else None
-        if holder is None:
-            return "no task"
-        return f"task {holder.get_name() if hasattr(holder, 'get_name') else holder.name}"
+        if not held:
+            return "nobody"
+        task = min(held, key=lambda entry: entry.since).owner
+        # Callers tend to time out together, and to search all tasks takes long.
+        if self._blamed[0] != task:
+            self._blamed = (task, self._backend.name_of(task))
+        return f"task {self._blamed[1]}"
 
     # --- managing -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from enum import Enum
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, final
 
-from ._entries import T
+from ._entries import EntryState, T
 from ._errors import PoolMisuse
 from ._wait_queue import WAITING
 
@@ -83,14 +83,14 @@ class Pooled(Generic[T]):
         look = not state.acquired & 63 if state.entries.idle else state.places < state._max_size
         if look or task is None:
             task = yield from pool._arrive(self)
-        entry = state.take_idle(task, now())
+        entry = state.take_idle(id(task), now())
         if entry is None:
             waiter = pool._enqueue(self._connect)
             try:
                 while entry is None:
                     if waiter.state is WAITING:
                         yield from pool._backend.park(waiter)
-                    entry = pool._collect(waiter, task)
+                    entry = pool._collect(waiter, id(task))
             except BaseException:
                 pool._leave(waiter)
                 raise
@@ -196,15 +196,17 @@ class Pooled(Generic[T]):
         if connection is None:
             raise TypeError("insert() needs a connection, got None")
         pool = self._own_pool()
-        self._entry = pool._state.insert(connection, pool._backend.home(), pool._now())
+        self._entry = pool._state.insert(connection, id(pool._backend.home()), pool._now())
         self._state = HELD
         pool._drain()
 
     def _release_place(self) -> None:
-        pool = self._own_pool()
         self._state = RELEASED
-        pool._state.drop_place(pool._now())
-        pool._drain()
+        pool = self._pool()
+        if pool is not None:
+            pool._backend.home()
+            pool._state.drop_place(pool._now())
+            pool._drain()
 
     def _own_pool(self) -> Pool[T]:
         pool = self._pool()
@@ -214,9 +216,10 @@ class Pooled(Generic[T]):
         return pool
 
     def _outlived(self) -> None:
-        """Released after its pool was dropped without being closed: nobody is left to close it."""
+        """Released after its pool was dropped: if that was without being closed, nobody else can close it."""
         self._state = RELEASED
-        close_now(self._entry.connection)
+        if self._entry.state is EntryState.HELD:
+            close_now(self._entry.connection)
 
     # --- telling --------------------------------------------------------------------------------
 

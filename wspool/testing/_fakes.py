@@ -135,6 +135,8 @@ class FakeDial:
             await self._answered.wait()
         except BaseException:
             self.cancelled = True
+            if isinstance(self._answer, FakeConnection):
+                self._answer.closes += 1  # as a real connect closes the socket that it does not return
             raise
         if isinstance(self._answer, BaseException):
             raise self._answer
@@ -185,8 +187,8 @@ class FakeConnector:
         dial = FakeDial(self)
         self.dials.append(dial)
         if self.answer is not None:
-            dial.succeed(self.answer())
             await anyio.lowlevel.checkpoint()
+            dial.succeed(self.answer())
         return await dial._run()
 
     async def next_dial(self) -> FakeDial:

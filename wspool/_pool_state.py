@@ -282,8 +282,9 @@ class PoolState(Generic[T]):
         return waiter
 
     def _check_room(self, waiting: int) -> None:
-        """Turn a caller away if it would have to wait for a release: no dial can serve it."""
-        if waiting - self._supply() >= self._max_waiting and not self._may_dial():
+        """Turn a caller away if too many wait for a release: more than dials can serve, begun or yet to begin."""
+        room = max(0, min(self._max_connecting - self.dials.running, self._max_size - self.places))
+        if waiting - self._supply() - room >= self._max_waiting:
             self._counts.rejected += 1
             limit = self.settings.max_waiting
             raise PoolFull(f"{waiting} callers wait already, and max_waiting={limit}: try again later, or allow more")

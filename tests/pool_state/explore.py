@@ -37,7 +37,10 @@ class Violation(AssertionError):
 def explore(make: Callable[[], World], *, limit: int, recover: bool = True) -> Exploration:
     """Visit every reachable state up to `limit` of them, nearest first, and try every move in each."""
     seen = Exploration()
-    first = make()
+    try:
+        first = make()
+    except Exception as error:
+        raise Violation(f"{type(error).__name__}: {error} at the very start") from error
     known = {first.key()}
     todo: deque[tuple[bytes, Any]] = deque([(_freeze(first), None)])
     while todo:

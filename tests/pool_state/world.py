@@ -6,7 +6,7 @@ happen and checks what must hold for any step. No clock runs: `tick` goes to the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from wspool._entries import Entry, EntryState
@@ -25,13 +25,15 @@ Move = tuple[Any, ...]
 class Toy:
     """A connection: alive or dead, of some generation."""
 
-    __slots__ = ("alive", "closes", "generation", "taken")
+    __slots__ = ("alive", "closes", "generation", "spoiled", "taken")
 
     def __init__(self, generation: int) -> None:
         self.alive = True
         self.generation = generation
         self.closes = 0
         self.taken = False
+        self.spoiled = False
+        """A hook failed on it."""
 
 
 def toy_is_reusable(toy: Toy) -> bool:
@@ -76,7 +78,7 @@ class World:
         sizes: tuple[int, ...] = (),
         closes: bool = False,
         takes: bool = False,
-        machine: type[PoolState[Toy]] = PoolState,
+        machine: Callable[..., PoolState[Toy]] = PoolState,
     ) -> None:
         self.state: PoolState[Toy] = machine(
             settings,
@@ -101,6 +103,7 @@ class World:
         self.transitions: set[tuple[str, str]] = set()
         self.state.warm_up(self.now)
         self._run_effects()
+        check_state(self.state, self.now)
 
     # --- what can happen ------------------------------------------------------------------------
 
@@ -211,6 +214,7 @@ class World:
 
     def _receive(self, user: User, entry: Entry[Toy]) -> None:
         toy = entry.connection
+        assert not toy.spoiled, "S10: a connection was handed out on which a hook had failed"
         assert toy.alive, "S10: a dead connection was handed out"
         assert not toy.closes, "S7: a closed connection was handed out"
         assert toy.generation == self.generation, "S19: a connection from before clear() was handed out"
@@ -266,7 +270,9 @@ class World:
 
     def _do_begin(self, index: int) -> None:
         job = self._job(index)
+        unwanted = job in self.state.dials.abandoned
         if self.state.dial_may_start(job, self.now):
+            assert not unwanted, "S12: a dial starts that nobody waits for"
             self.begun.add(job)
         else:
             self._run_effects()
@@ -296,13 +302,22 @@ class World:
         self.state.check_ended(self._job(index), self.now, valid=True)
 
     def _do_invalid(self, index: int) -> None:
-        self.state.check_ended(self._job(index), self.now, valid=False)
+        job = self._job(index)
+        self._spoil(job)
+        self.state.check_ended(job, self.now, valid=False)
+
+    @staticmethod
+    def _spoil(job: Job[Toy]) -> None:
+        assert job.entry is not None
+        job.entry.connection.spoiled = True
 
     def _do_was_reset(self, index: int) -> None:
         self.state.reset_ended(self._job(index), self.now)
 
     def _do_reset_failed(self, index: int) -> None:
-        self.state.reset_ended(self._job(index), self.now, error=OSError())
+        job = self._job(index)
+        self._spoil(job)
+        self.state.reset_ended(job, self.now, error=OSError())
 
     def _do_closed(self, index: int) -> None:
         job = self._job(index)
@@ -335,6 +350,11 @@ class World:
         self.ticks -= 1
         self.now = max(self.now, self.state.alarm)
         self.state.expire(self.now)
+        assert self.state.alarm > self.now, "L10: the timer is set to a time that has passed"
+        limit = self.state.settings.acquire_timeout
+        for waiter in self.state.queue.waiters:
+            late = limit is not None and waiter.since + limit <= self.now
+            assert waiter.state is not WAITING or not late, "L5: somebody waits beyond acquire_timeout"
 
     # --- checking the step ----------------------------------------------------------------------
 
@@ -406,11 +426,12 @@ class World:
         return (
             entry.state.name,
             toy.alive,
+            toy.spoiled,
             self.generation - toy.generation,
             entry in self.state._retired,
             entry in self.state._unused,
             self._rest(entry.since),
-            getattr(entry, "uses", 0),
+            getattr(entry, "uses", 0) if self.state.settings.max_uses else 0,
             tracked,
         )
 
@@ -432,7 +453,7 @@ class World:
 
     def prove_recovery(self) -> None:
         """Let everything end well from here: then everybody is served, and full capacity is there (L12)."""
-        self.ticks = 0
+        self.ticks = 1000
         self._finish()
         for user in self.users:
             assert user.free, "L4: somebody is never served"
@@ -450,12 +471,15 @@ class World:
 
     def _finish(self, *, releasing: bool = True) -> None:
         good = {"begin", "dialled", "dial_ended", "valid", "was_reset", "closed", "resume"}
+        # Time passes only where nothing else is left to happen.
         if releasing:
             good |= {"release", "drop"}
         if self.state.closing:
             good.add("force")
         for _ in range(1000):
             move = next((move for move in self.moves() if move[0] in good), None)
+            if move is None and self.state.queue.waiting:
+                move = ("tick",)
             if move is None:
                 return
             self.do(move)

@@ -60,6 +60,7 @@ def _check_idle(state: PoolState[Any]) -> None:
     stack = list(state.entries.stack())
     assert len(stack) == state.entries.idle, "S15: idle ones are miscounted"
     assert len(stack) <= state._max_idle, "S9: more idle than max_idle"
+    assert not stack or state._surplus() <= 0, "S3: idle connections beyond a smaller max_size"
     assert set(stack) <= set(state.entries.all), "S1: an idle connection is not among the open ones"
     ages = [entry.since for entry in stack]
     assert ages == sorted(ages, reverse=True), "idle ones are out of order"
@@ -92,6 +93,7 @@ def _check_dials(state: PoolState[Any]) -> None:
     assert len(owned) == book.owned, "S15: owned dials are miscounted"
     assert set(book.spare) | set(book.abandoned) == set(live) - set(owned), "S12: a dial is lost track of"
     assert not set(book.spare) & set(book.abandoned), "a dial is both spare and abandoned"
+    assert not (state.closing and live), "L7: a dial goes on after closing began"
     checks = sum(job.kind is JobKind.VALIDATE and job.cancelled is None for job in state.jobs)
     assert checks == state._checks, "S15: checks are miscounted"
     wanted = max(0, state.queue.waiting - checks) + max(0, state.settings.min_idle - state.entries.idle)

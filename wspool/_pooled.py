@@ -201,10 +201,11 @@ class Pooled(Generic[T]):
         pool._drain()
 
     def _release_place(self) -> None:
-        self._state = RELEASED
         pool = self._pool()
         if pool is not None:
             pool._backend.home()
+        self._state = RELEASED
+        if pool is not None:
             pool._state.drop_place(pool._now())
             pool._drain()
 

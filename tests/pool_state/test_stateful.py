@@ -20,6 +20,7 @@ from wspool._events import (
     ConnectionClosed,
     ConnectionReady,
     ConnectionReleased,
+    DialEnd,
     DialFailed,
     DialStarted,
     GetTimedOut,
@@ -30,6 +31,7 @@ from wspool._jobs import Effect, Job
 from wspool._pool_state import PoolState
 from wspool._settings import PoolSettings, time_limit
 from wspool._wait_queue import WAITING, Waiter, WaiterState
+from wspool.testing._invariants import check_state
 
 from .world import CLOSE, CONNECT, RESET, VALIDATE, Move, Toy, User, World
 
@@ -161,6 +163,10 @@ class BigWorld(World):
             elif effect is Effect.NOTIFY:
                 self._hear(subject)
         super()._run_effects()
+
+    def _check_state(self) -> None:
+        # What waits for a timer that is late is not overdue yet.
+        check_state(self.state, min(self.now, math.nextafter(self.state.alarm, -math.inf)))
 
     def _check_served(self, had: dict[Waiter[Toy], Entry[Toy] | None]) -> None:
         """Whoever has to resume is woken, and whoever was served in this step stood first (L2)."""
@@ -414,10 +420,10 @@ class BigWorld(World):
 
     # --- time -----------------------------------------------------------------------------------
 
-    def _do_advance(self, seconds: float, late: bool) -> None:
-        """Time passes; the timer may be late."""
+    def _do_advance(self, seconds: float, timer: str) -> None:
+        """Time passes; the timer may be late, or come for nothing."""
         self.now += seconds
-        if self.state.alarm <= self.now and not late:
+        if timer == "spurious" or (timer == "punctual" and self.state.alarm <= self.now):
             self._do_expire()
 
     def _do_tick(self) -> None:
@@ -434,7 +440,8 @@ class BigWorld(World):
             if state.alarm > now:
                 break
         for job in timely:
-            if job.cancelled is not None and job not in self.unwanted:
+            if job.cancelled is DialEnd.TIMEOUT:
+                assert now >= job.started + time_limit(state.settings.connect_timeout), "a dial had not its time"
                 self._note_failure()
         if self.force_at <= now:
             self.forced = True
@@ -644,6 +651,10 @@ def is_dialling(world: BigWorld, job: Job[Toy]) -> bool:
     return job.kind is CONNECT and job in world.begun
 
 
+def is_cancelled_dial(world: BigWorld, job: Job[Toy]) -> bool:
+    return is_dialling(world, job) and job.cancelled is not None
+
+
 def is_check(world: BigWorld, job: Job[Toy]) -> bool:
     return job.kind is VALIDATE
 
@@ -660,6 +671,8 @@ class PoolMachine(RuleBasedStateMachine):
     """Each rule is one fact; `pick` says whose."""
 
     world: BigWorld
+    sound = False
+    """No step has failed."""
 
     @initialize(
         users=st.integers(1, 12),
@@ -673,12 +686,15 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def open(self, lifespan: int, **drawn: Any) -> None:
         self.world = BigWorld(**drawn)
+        self.sound = True
         self.lifespan = lifespan
         """After so many steps it may be closed."""
 
     def do(self, name: str, *arguments: Any) -> None:
         self.lifespan -= 1
+        self.sound = False
         self.world.do((name, *arguments))
+        self.sound = True
 
     def let_user(self, name: str, wanted: Callable[[User], bool], pick: int, *arguments: Any) -> None:
         able = [index for index, user in enumerate(self.world.users) if wanted(user)]
@@ -713,42 +729,21 @@ class PoolMachine(RuleBasedStateMachine):
         self.let_user("resume", is_called, pick)
 
     @precondition(has_user(holds))
-    @rule(pick=picks)
-    def release(self, pick: int) -> None:
-        self.let_user("release", holds, pick)
-
-    @precondition(has_user(holds))
-    @rule(pick=picks)
-    def release_broken(self, pick: int) -> None:
-        self.let_user("release_broken" if self.world.deaths else "release", holds, pick)
-
-    @precondition(has_user(holds))
-    @rule(pick=picks)
-    def discard(self, pick: int) -> None:
-        self.let_user("discard", holds, pick)
-
-    @precondition(has_user(holds))
-    @rule(pick=picks)
-    def take(self, pick: int) -> None:
-        self.let_user("take", holds, pick)
+    @rule(pick=picks, how=st.sampled_from(["release", "release", "release_broken", "discard", "take"]))
+    def part(self, pick: int, how: str) -> None:
+        if how == "release_broken" and not self.world.deaths:
+            how = "release"
+        self.let_user(how, holds, pick)
 
     @precondition(has_user(is_emptied))
-    @rule(pick=picks)
-    def insert(self, pick: int) -> None:
-        self.let_user("insert", is_emptied, pick)
-
-    @precondition(lambda self: has_user(is_emptied)(self) and self.world.toys)
-    @rule(pick=picks, which=picks)
-    def insert_again(self, pick: int, which: int) -> None:
-        self.let_user("insert", is_emptied, pick, self.known_toy(which))
+    @rule(pick=picks, how=st.sampled_from(["insert", "insert again", "drop"]), which=picks)
+    def refill(self, pick: int, how: str, which: int) -> None:
+        """A handle that was emptied gets a connection, a new one or one that the pool has seen; or it is released."""
+        again = [self.known_toy(which)] if how == "insert again" else []
+        self.let_user(how.split()[0], is_emptied, pick, *again)
 
     def known_toy(self, which: int) -> Frail:
         return self.world.toys[-1 - which % len(self.world.toys)]
-
-    @precondition(has_user(is_emptied))
-    @rule(pick=picks)
-    def drop(self, pick: int) -> None:
-        self.let_user("drop", is_emptied, pick)
 
     @precondition(has_job(is_to_begin))
     @rule(pick=picks)
@@ -756,44 +751,45 @@ class PoolMachine(RuleBasedStateMachine):
         self.let_job("begin", is_to_begin, pick)
 
     @precondition(has_job(is_dialling))
-    @rule(pick=picks)
-    def dialled(self, pick: int) -> None:
-        self.let_job("dialled", is_dialling, pick)
+    @rule(pick=picks, how=st.sampled_from(["dialled", "dialled", "dialled again", "failed"]), which=picks)
+    def dial_ends(self, pick: int, how: str, which: int) -> None:
+        """Well, also after it was cancelled; with a connection that the pool has seen; or with an error."""
+        if how == "failed":
+            self.let_job("dial_failed", is_dialling, pick)
+        elif how == "dialled" or not self.world.toys:
+            self.let_job("dialled", is_dialling, pick)
+        else:
+            self.let_job("dialled", is_dialling, pick, self.known_toy(which))
 
-    @precondition(lambda self: has_job(is_dialling)(self) and self.world.toys)
-    @rule(pick=picks, which=picks)
-    def dialled_again(self, pick: int, which: int) -> None:
-        self.let_job("dialled", is_dialling, pick, self.known_toy(which))
-
-    @precondition(has_job(is_dialling))
+    @precondition(has_job(is_cancelled_dial))
     @rule(pick=picks)
-    def dial_failed(self, pick: int) -> None:
-        self.let_job("dial_failed", is_dialling, pick)
-
-    @precondition(has_job(lambda world, job: is_dialling(world, job) and job.cancelled is not None))
-    @rule(pick=picks)
-    def dial_ended(self, pick: int) -> None:
-        self.let_job("dial_ended", lambda world, job: is_dialling(world, job) and job.cancelled is not None, pick)
+    def dial_gives_up(self, pick: int) -> None:
+        self.let_job("dial_ended", is_cancelled_dial, pick)
 
     @precondition(has_job(is_check))
-    @rule(pick=picks)
-    def valid(self, pick: int) -> None:
-        self.let_job("valid", is_check, pick)
-
-    @precondition(has_job(is_check))
-    @rule(pick=picks, error=errors)
-    def invalid(self, pick: int, error: Exception | None) -> None:
-        self.let_job("invalid", is_check, pick, error)
+    @rule(pick=picks, valid=st.booleans(), error=errors)
+    def check_ends(self, pick: int, valid: bool, error: Exception | None) -> None:
+        self.let_job("valid", is_check, pick) if valid else self.let_job("invalid", is_check, pick, error)
 
     @precondition(has_job(is_reset))
     @rule(pick=picks, well=st.booleans())
-    def reset(self, pick: int, well: bool) -> None:
+    def reset_ends(self, pick: int, well: bool) -> None:
         self.let_job("was_reset" if well else "reset_failed", is_reset, pick)
 
     @precondition(has_job(is_close))
     @rule(pick=picks, error=errors)
-    def closed(self, pick: int, error: Exception | None) -> None:
+    def close_ends(self, pick: int, error: Exception | None) -> None:
         self.let_job("closed", is_close, pick, error)
+
+    @rule(count=st.integers(1, 15))
+    def go_well(self, count: int) -> None:
+        """So many things of those that are under way end well, the oldest first."""
+        good = ("begin", "dialled", "dial_ended", "valid", "was_reset", "closed", "resume")
+        for _ in range(count):
+            move = next((move for move in self.world.moves() if move[0] in good), None)
+            if move is None:
+                return
+            self.do(*move)
 
     @precondition(lambda self: self.world.deaths and self.world.state.entries.all)
     @rule(pick=picks, curse=errors)
@@ -801,38 +797,31 @@ class PoolMachine(RuleBasedStateMachine):
         self.do("die", pick % len(self.world.state.entries.all), curse)
 
     @precondition(lambda self: not self.world.state.closing)
-    @rule()
-    def clear(self) -> None:
-        self.do("clear")
-
-    @rule(sizes=sizes())
-    def resize(self, sizes: dict[str, int | None]) -> None:
-        self.do("resize_all", sizes)
+    @rule(new=st.none() | sizes())
+    def clear_or_resize(self, new: dict[str, int | None] | None) -> None:
+        self.do("clear") if new is None else self.do("resize_all", new)
 
     @precondition(lambda self: self.lifespan <= 0)
     @rule(grace=st.just(0.0) | times | st.just(math.inf))
     def close(self, grace: float) -> None:
         self.do("close", grace)
 
+    @precondition(lambda self: self.world.ended or self.world.departed)
     @rule(pick=picks, well=st.booleans())
     def hear_of_the_forgotten(self, pick: int, well: bool) -> None:
         self.do("forgotten", pick, well)
 
-    @rule(seconds=moments, late=st.booleans())
-    def advance(self, seconds: float, late: bool) -> None:
-        self.do("advance", seconds, late)
+    @rule(seconds=moments, timer=st.sampled_from(["punctual", "late", "spurious"]))
+    def advance(self, seconds: float, timer: str) -> None:
+        self.do("advance", seconds, timer)
 
     @precondition(lambda self: self.world.state.alarm < math.inf)
     @rule()
     def reach_the_alarm(self) -> None:
         self.do("tick")
 
-    @rule()
-    def expire(self) -> None:
-        self.do("expire")
-
     def teardown(self) -> None:
-        if hasattr(self, "world"):
+        if self.sound:
             self.world.prove_recovery()
 
 

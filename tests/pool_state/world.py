@@ -179,7 +179,7 @@ class World:
         self._run_effects()
         self._check_queue_order(waiting)
         self._note_transitions(before, queued)
-        check_state(self.state, self.now)
+        self._check_state()
 
     def _do_get(self, index: int) -> None:
         user = self.users[index]
@@ -374,6 +374,9 @@ class World:
         assert not unheard, "a job was never started"
         for job in [job for job in self.started if job not in self.state.jobs]:
             del self.started[job]
+
+    def _check_state(self) -> None:
+        check_state(self.state, self.now)
 
     def _check_queue_order(self, waiting: list[Waiter[Toy]]) -> None:
         """Whoever was served in this step stood before all those who were not (L2)."""

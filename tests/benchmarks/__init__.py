@@ -1,0 +1,1 @@
+"""How fast wspool is, beside other pools: see README.md."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 sys.path.append(str(Path(__file__).parent))  # for the extension beside this file
 
@@ -44,3 +48,19 @@ nitpick_ignore_regex = [
     # Type variables, which are nowhere to be documented.
     (r"py:(class|obj)", r"(.*\.)?(T|T_co)"),
 ]
+
+
+def setup(app: Sphinx) -> None:
+    """Keep napoleon from the texts of attributes: before a colon it expects a type, and these are sentences."""
+    texts: dict[str, list[str]] = {}
+
+    def keep(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
+        if what in ("attribute", "data", "property"):
+            texts[name] = list(lines)
+
+    def restore(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
+        if name in texts:
+            lines[:] = texts.pop(name)
+
+    app.connect("autodoc-process-docstring", keep, priority=400)
+    app.connect("autodoc-process-docstring", restore, priority=600)  # napoleon has 500

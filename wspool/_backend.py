@@ -82,8 +82,8 @@ class Backend(Protocol):
         """Resume the task parked for this waiter, if it is parked and was not resumed already."""
         ...
 
-    def name_of(self, task: int) -> str:
-        """The name of the task with this `id()`, if it still exists."""
+    def name_of(self, task: Any) -> str:
+        """The task's name."""
         ...
 
     def is_stray(self, error: BaseException) -> bool:
@@ -138,10 +138,9 @@ class AsyncioBackend:
         if future is not None and not future.done():
             future.set_result(None)
 
-    def name_of(self, task: int) -> str:
-        """Search all tasks."""
-        names = (one.get_name() for one in asyncio.all_tasks(self.loop) if id(one) == task)
-        return next(names, "(ended)")
+    def name_of(self, task: Any) -> str:
+        """By its method."""
+        return str(task.get_name())
 
     def is_stray(self, error: BaseException) -> bool:
         """Awaiting a task that somebody has cancelled raises the same as being cancelled."""
@@ -202,18 +201,9 @@ class TrioBackend:
         if task is not None:
             self._trio.reschedule(task)
 
-    def name_of(self, task: int) -> str:
-        """Search the tree of tasks."""
-        tasks = [self._trio.current_root_task()]
-        while tasks:
-            one = tasks.pop()
-            if one is None:
-                continue
-            if id(one) == task:
-                return one.name
-            for nursery in one.child_nurseries:
-                tasks.extend(nursery.child_tasks)
-        return "(ended)"
+    def name_of(self, task: Any) -> str:
+        """By its attribute."""
+        return str(task.name)
 
     def is_stray(self, error: BaseException) -> bool:  # noqa: ARG002  # as on asyncio
         """Every cancellation has a scope here."""

@@ -5,8 +5,9 @@ An entry says itself who has it, so that it cannot be in two places: `Entry.owne
 - while idle: the next older idle entry (`BOTTOM` for the oldest): the stack is a linked list;
 - while reserved: the waiter that it is reserved for;
 - while validated, reset or closed: the job that does it;
-- while held: the `id()` of the task that holds it. A reference would keep a forgotten handle alive
-  for ever where it is its task's result: pool, entry, task, result, handle.
+- while held: a weak reference to the task that holds it, or None for a caller in no task. A strong
+  one would keep a forgotten handle alive for ever where it is its task's result: pool, entry, task,
+  result, handle.
 
 With its place in `Entries.all` an idle connection costs 64 bytes. A set of the lent ones would cost
 a tenth of a hit, and a set of all twice the memory (docs/decisions).

@@ -72,7 +72,6 @@ class Pool(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_backend",
-        "_blamed",
         "_clock",
         "_close",
         "_connect",
@@ -223,7 +222,6 @@ class Pool(Generic[T]):
             jitter=random.random,
         )
         self._reference = weakref.ref(self)
-        self._blamed = (0, "")
         self._draining = False
         self._entered = False
 
@@ -352,8 +350,7 @@ class Pool(Generic[T]):
             PoolClosed: The pool is closing or closed.
             PoolMisuse: The pool was not entered, or belongs to another loop.
         """
-        task = self._backend.home()
-        entry = self._state.take_idle(id(task), self._now())
+        entry = self._state.take_idle(self._holder(), self._now())
         if entry is None:
             self._drain()
             if self._state.closing:
@@ -387,10 +384,10 @@ class Pool(Generic[T]):
             raise
         return waiter
 
-    def _collect(self, waiter: Waiter[T], task: int) -> Entry[T] | None:
+    def _collect(self, waiter: Waiter[T], task: Any) -> Entry[T] | None:
         """What was handed over. No await lies between this and the return of the get."""
         state = self._state
-        entry = state.collect(waiter, task, self._now())
+        entry = state.collect(waiter, weakref.ref(task), self._now())
         if entry is not None:
             if state.effects:
                 self._drain_with(entry)
@@ -405,7 +402,7 @@ class Pool(Generic[T]):
         self._state.leave_queue(waiter, self._now())
         self._drain()
 
-    def _refusal(self, waiter: Waiter[T], task: int) -> BaseException:
+    def _refusal(self, waiter: Waiter[T], task: Any) -> BaseException:
         error = waiter.error
         assert error is not None
         if not isinstance(error, Refusal):
@@ -422,21 +419,24 @@ class Pool(Generic[T]):
                 now - waiter.since,
                 figures,
                 holder=self._longest_holder(),
-                holds_itself=any(entry.owner == task for entry in self._state.entries.held()),
+                holds_itself=any(entry.owner is not None and entry.owner() is task for entry in self._state.entries.held()),
             )
         )
         refused.__cause__ = figures.last_dial_error
         return refused
 
+    def _holder(self) -> weakref.ref[Any] | None:
+        """The calling task as an entry's owner; None in a callback."""
+        task = self._backend.home()
+        return None if task is None else weakref.ref(task)
+
     def _longest_holder(self) -> str:
         held = self._state.entries.held()
-        if not held:
-            return "nobody"
-        task = min(held, key=lambda entry: entry.since).owner
-        # Callers tend to time out together, and to search all tasks takes long.
-        if self._blamed[0] != task:
-            self._blamed = (task, self._backend.name_of(task))
-        return f"task {self._blamed[1]}"
+        owner = min(held, key=lambda entry: entry.since).owner if held else None
+        if owner is None:
+            return "no task"
+        task = owner()
+        return "a task that has ended" if task is None else f"task {self._backend.name_of(task)}"
 
     # --- managing -------------------------------------------------------------------------------
 

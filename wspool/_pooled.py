@@ -6,13 +6,13 @@ import warnings
 from enum import Enum
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, final
+from weakref import ref
 
 from ._entries import EntryState, T
 from ._errors import PoolMisuse
 from ._wait_queue import WAITING
 
 if TYPE_CHECKING:
-    import weakref
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
@@ -44,7 +44,7 @@ class Pooled(Generic[T]):
 
     __slots__ = ("__weakref__", "_connect", "_entry", "_pool", "_site", "_state")
 
-    _pool: weakref.ref[Pool[T]]
+    _pool: ref[Pool[T]]
     _state: HandleState
     _connect: Callable[[], Awaitable[T]] | None
     _entry: Entry[T]
@@ -83,14 +83,14 @@ class Pooled(Generic[T]):
         look = not state.acquired & 63 if state.entries.idle else state.places < state._max_size
         if look or task is None:
             task = yield from pool._arrive(self)
-        entry = state.take_idle(id(task), now())
+        entry = state.take_idle(ref(task), now())
         if entry is None:
             waiter = pool._enqueue(self._connect)
             try:
                 while entry is None:
                     if waiter.state is WAITING:
                         yield from pool._backend.park(waiter)
-                    entry = pool._collect(waiter, id(task))
+                    entry = pool._collect(waiter, task)
             except BaseException:
                 pool._leave(waiter)
                 raise
@@ -196,7 +196,7 @@ class Pooled(Generic[T]):
         if connection is None:
             raise TypeError("insert() needs a connection, got None")
         pool = self._own_pool()
-        self._entry = pool._state.insert(connection, id(pool._backend.home()), pool._now())
+        self._entry = pool._state.insert(connection, pool._holder(), pool._now())
         self._state = HELD
         pool._drain()
 
@@ -245,6 +245,8 @@ class Pooled(Generic[T]):
     def _dropped(self) -> None:
         pool = self._pool()
         if self._state is HELD:
+            if self._entry.state is not EntryState.HELD:
+                return  # the pool has closed it
             if pool is not None:
                 pool._backend.call_soon(pool._recover, self._entry)
             site = getattr(self, "_site", "somewhere; Pool(trace_holders=True) tells where")

@@ -1,4 +1,4 @@
-"""A storm: many thousands of users of one pool at once, who are cancelled, failed, hung up on and robbed of connections.
+"""A storm: many thousands of users of pools, who are cancelled, failed, hung up on and robbed of their connections.
 
 Everything is drawn from a seed, and time is virtual: nothing here waits, so a storm is as fast as the machine.
 Whatever happens to a connection is written down, and the books must balance to the last connection in the end.
@@ -13,7 +13,7 @@ import random
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
@@ -257,7 +257,7 @@ class Storm:
             }
         return settings
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         shown = {name: value for name, value in self.settings.items() if value is not None and not callable(value)}
         hooks = [name for name, value in self.settings.items() if callable(value)]
         return f"{self.pool!r}, {'plain, ' * self.plain}{shown} with {hooks}, in turn {self.turn}"
@@ -288,7 +288,7 @@ class Storm:
         return None
 
     @contextlib.contextmanager
-    def _alone(self, connection: Connection, user: str) -> Iterator[None]:
+    def _alone(self, connection: Connection, user: str) -> Generator[None]:
         try:
             connection.use(user)
         except AssertionError as error:
@@ -644,7 +644,8 @@ async def be_impatient(storm: Storm) -> None:
 
 async def wait_for(storm: Storm) -> None:
     if not storm.surroundings.has_tasks:
-        return await be_impatient(storm)
+        await be_impatient(storm)
+        return
     try:
         pooled = await asyncio.wait_for(storm.pool.get(), storm.random.random() * 0.05)
     except PoolTimeout:
@@ -700,7 +701,7 @@ def _round(backend: str, seed: int, users: int) -> Counter[str]:
         storms.append(Storm(seed, users, surroundings))
         await storms[0].round()
 
-    def note_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    def note_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         books = storms[0].books
         if "was never released" in str(message):
             books.warned += 1
@@ -722,9 +723,7 @@ def _round(backend: str, seed: int, users: int) -> Counter[str]:
             run(backend, main)
             storms[0].balance()
     except BaseException as error:
-        error.add_note(
-            f"to repeat it: WSPOOL_STORM_SEED={seed} WSPOOL_STORM_USERS={users}, on {backend}; {storms[0] if storms else ''}"
-        )
+        error.add_note(f"to repeat it: WSPOOL_STORM_SEED={seed} WSPOOL_STORM_USERS={users}, on {backend}: {storms}")
         raise
     finally:
         logger.disabled = False

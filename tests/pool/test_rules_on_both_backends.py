@@ -22,7 +22,7 @@ import pytest
 from anyio.abc import TaskGroup
 from hypothesis import given, strategies as st
 
-from wspool import ConnectionClosed, Pool, PoolClosed, Pooled, PoolEvent
+from wspool import Pool, PoolClosed, Pooled, PoolEvent
 from wspool.testing import FakeConnection, FakeConnector, FakeDial, Fault, ManualClock, check_invariants, settle
 
 FakePool: TypeAlias = Pool[FakeConnection]
@@ -99,18 +99,18 @@ class Performance:
     def observe(self, event: PoolEvent) -> None:
         self.events.append(repr(event))
 
-    # --- users ---------------------------------------------------------------------------------------------------------
+    # --- users ------------------------------------------------------------------------------------------------------
 
     async def hold_by_hand(self, user: User) -> None:
         user.pooled = await self.pool.get()
         self.arrive(user, user.pooled.connection)
 
     async def use_a_block(self, user: User) -> None:
-        user.leave = anyio.Event()
+        leave = user.leave = anyio.Event()
         # One connector serves all, so that the script can answer each dial: only the way there is another.
         async with self.pool.get(connect=self.connector.__call__) as connection:
             self.arrive(user, connection)
-            await user.leave.wait()
+            await leave.wait()
             if user.mishap:
                 raise Mishap
 
@@ -141,7 +141,7 @@ class Performance:
         if user.connection:
             self.connector.connections[user.connection - 1].leave()
 
-    # --- acts ----------------------------------------------------------------------------------------------------------
+    # --- acts -------------------------------------------------------------------------------------------------------
 
     def perform(self, moment: Moment) -> None:
         """Whom the acts meet is settled before the first of them; new users come last, after all else of the moment."""
@@ -164,7 +164,7 @@ class Performance:
         by_hand = [user for user in self.users if user.holds and user.pooled is not None and user.taken is None]
         in_blocks = [user for user in self.users if user.holds and user.pooled is None]
         emptied = [user for user in self.users if user.taken is not None]
-        return {
+        choices: dict[str, list[Any]] = {
             "get": [self.hold_by_hand, self.hold_by_hand, self.use_a_block],
             "get_nowait": [None],
             "cancel": [user for user in self.users if user.state == "waits"] + in_blocks,
@@ -182,7 +182,8 @@ class Performance:
             "clear": [None],
             "resize": [1, 2, 3],
             "close": [0.0, 0.5, 5.0],
-        }[name]
+        }
+        return choices[name]
 
     def do_get(self, get: Callable[[User], Any]) -> None:
         user = User(len(self.users) + 1)
@@ -281,7 +282,7 @@ class Performance:
         self.closing = True
         self.tasks.start_soon(lambda: self.pool.aclose(grace=grace), name="closer")
 
-    # --- the script ----------------------------------------------------------------------------------------------------
+    # --- the script -------------------------------------------------------------------------------------------------
 
     async def run(self, script: list[Moment]) -> list[Record]:
         async with self.pool, anyio.create_task_group() as self.tasks:
@@ -352,7 +353,8 @@ class Performance:
         await self.clock.advance(LONG_ENOUGH)
         await self._step([])
         figures = self.pool.statistics()
-        assert not (figures.held or figures.reserved or figures.taken or figures.waiting), f"S2, S4: {figures}"
+        left = figures.held + figures.reserved + figures.taken + figures.waiting
+        assert left == 0, f"S2, S4: {figures}"
         if self.closing:
             assert figures.size == 0, f"L7: {figures}"
             return
@@ -367,7 +369,7 @@ class Performance:
         await self._step([])
 
 
-# --- the event loops ---------------------------------------------------------------------------------------------------
+# --- the event loops -----------------------------------------------------------------------------------------------
 
 
 class LoadedDice(random.Random):

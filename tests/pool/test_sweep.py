@@ -14,8 +14,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from wspool import Pool, PoolClosed, Pooled, PoolFull, PoolTimeout
-from wspool.testing import FakeConnection, FakeConnector, cancel_everywhere
+from wspool import Pool, PoolClosed, Pooled, PoolFull
+from wspool.testing import FakeConnection, FakeConnector, ManualClock, cancel_everywhere
 
 FakePool: TypeAlias = Pool[FakeConnection]
 Step: TypeAlias = Callable[[FakePool], Awaitable[object]]
@@ -106,6 +106,12 @@ async def _refused() -> FakeConnection:
     raise ConnectionRefusedError("refused, by the test")
 
 
+async def _refused_at_last() -> FakeConnection:
+    for _ in range(50):
+        await checkpoint()
+    return await _refused()
+
+
 async def fail_then_succeed(pool: FakePool) -> None:
     await own_dial_fails(pool)
     await use_in_a_block(pool)
@@ -119,10 +125,9 @@ async def get_or_be_turned_away(pool: FakePool) -> None:
             await checkpoint()
 
 
-async def refused_by_the_clock(pool: FakePool) -> None:
-    try:
-        await pool.get(connect=anyio.sleep_forever)  # type: ignore[arg-type]  # a dial that never ends
-    except PoolTimeout:
+async def own_dial_is_late(pool: FakePool) -> None:
+    """Served by a release meanwhile; the dial goes on, and is left to whoever comes next."""
+    async with pool.get(connect=_refused_at_last):
         await checkpoint()
 
 
@@ -209,8 +214,8 @@ async def _broken_reset(_: object) -> None:
 
 
 def _pool(**settings: Any) -> FakePool:
-    """A small pool, so that there is competition; nothing takes longer than a second, whatever is lost."""
-    settings = {"max_size": 2, "acquire_timeout": 2.0} | settings
+    """A small pool, so that there is competition."""
+    settings = {"max_size": 2, "acquire_timeout": 10.0} | settings
     return Pool(FakeConnector.always(), **settings)
 
 
@@ -259,6 +264,7 @@ SCENARIOS = [
     Scenario("reset fails", fill_then_hit, None, partial(_pool, reset=_broken_reset)),
     Scenario("the own dial fails", own_dial_fails),
     Scenario("the own dial fails, the next succeeds", fail_then_succeed, storm_of_releases),
+    Scenario("the own dial is late, and fails", own_dial_is_late, hold_one_for_a_while),
     Scenario("connect override", own_dial_succeeds),
     Scenario("get two", hold_two),
     Scenario("get two, with competition", hold_two, storm_of_releases, partial(_pool, max_size=3)),
@@ -287,22 +293,7 @@ async def test_a_caller_cancelled_at_any_step_costs_no_capacity(scenario: Scenar
     assert report.delivered > 0
 
 
-async def test_a_caller_cancelled_while_its_dial_hangs_leaves_a_dial_that_ends_after_its_grace() -> None:
-    def make_pool() -> FakePool:
-        return _pool(connect_timeout=0.01, abandoned_dial_grace=0.01)
-
-    report = await cancel_everywhere(make_pool, refused_by_the_clock)
-    assert report.delivered > 0
-
-
 # --- the sweep finds faults ------------------------------------------------------------------------------------------
-
-
-class HastyPool(Pool[FakeConnection]):
-    """Waits for nobody when it closes, so that the test of a sweep that fails does not wait either."""
-
-    async def aclose(self, *, grace: float = 0.0) -> None:
-        await super().aclose(grace=grace)
 
 
 async def test_the_sweep_finds_a_scenario_that_keeps_its_connection_when_cancelled() -> None:
@@ -314,7 +305,7 @@ async def test_the_sweep_finds_a_scenario_that_keeps_its_connection_when_cancell
         kept[-1].release()
 
     with pytest.raises(AssertionError, match="S2: somebody still holds"):
-        await cancel_everywhere(lambda: HastyPool(FakeConnector.always(), max_size=2), careless)
+        await cancel_everywhere(partial(_pool, clock=ManualClock()), careless)  # whose pool waits for no holder
     kept[-1].release()
 
 

@@ -15,6 +15,7 @@ from wspool.testing import FakeConnection, FakeConnector, Fault, ManualClock, ch
 
 async def hold(pool: Pool[FakeConnection], handles: list[Pooled[FakeConnection]]) -> None:
     handles.append(await pool.get())
+    await anyio.sleep_forever()  # a task that has ended has no name any more
 
 
 async def test_a_get_times_out_after_acquire_timeout() -> None:
@@ -61,6 +62,7 @@ async def test_the_text_tells_limits_and_what_everybody_is_doing() -> None:
         later.scope.cancel()
         for handle in handles:
             handle.release()
+        tasks.cancel_scope.cancel()
 
 
 async def test_the_text_of_a_pool_without_a_limit_says_so() -> None:

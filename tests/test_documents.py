@@ -12,8 +12,14 @@ A block that starts an event loop of its own, by `anyio.run(...)`, is a whole pr
 from __future__ import annotations
 
 import ast
+import enum
 import functools
+import importlib.util
 import inspect
+import re
+import shlex
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -132,3 +138,146 @@ def test_links_between_documents_lead_somewhere() -> None:
     targets = [part.split(")")[0].split("#")[0] for part in text.split("](")[1:]]
     missing = [target for target in targets if target and "://" not in target and not (ROOT / target).exists()]
     assert missing == []
+
+
+# --- commands and programs -------------------------------------------------------------------------------------------
+
+
+def commands() -> list[str]:
+    return re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_readme_has_one_command_to_try_it_and_one_to_test_it() -> None:
+    """`.ci/run` runs the second one, to the letter."""
+    assert ["pytest" in command for command in commands()] == [False, True]
+
+
+def test_the_command_to_try_it_comes_first_and_sets_everything_up() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert text.index(commands()[0]) < text.index("\n## "), "near the top"
+    for command in commands():
+        create, *install, run = command.split(" && ")
+        assert create == "python3 -m venv .venv"
+        assert all(step.startswith(".venv/bin/pip install -q ") for step in install)
+        assert any(" -e " in step for step in install)
+        assert run.startswith(".venv/bin/python ")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_program_to_try_runs(backend: str) -> None:
+    program = shlex.split(commands()[0].rpartition(" && ")[2])[1:]
+    assert program[-2:] == ["--backend", "asyncio"]
+    command = [sys.executable, "-W", "error", *program[:-1], backend]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
+    assert int(figures["acquired"]) >= 180 * 5
+    assert figures["size"] == figures["max_size"] == "10"
+    assert figures["held"] == figures["waiting"] == "0"
+    assert done.stdout.endswith("\n0 places in use after the end of the pool.\n")
+
+
+# --- what is made from the code --------------------------------------------------------------------------------------
+
+
+def states_extension() -> Any:
+    specification = importlib.util.spec_from_file_location("_states", ROOT / "docs" / "_states.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+STATES = states_extension()
+
+
+def test_every_state_effect_and_reason_is_in_the_documents() -> None:
+    text = (ROOT / "docs" / "design" / "states.md").read_text("utf-8")
+    assert {name.rpartition(".")[2] for name in STATES.names(text)} == {
+        *["WaiterState", "EntryState", "HandleState"],
+        *["JobKind", "Effect"],
+        *["CloseReason", "DialEnd"],
+    }
+    made = STATES.with_tables(text)
+    assert "| `RESERVED` | Handed to a waiter whose task has not resumed. | `HELD`," in made
+    assert "| `WAKE` | Resume this waiter. |" in made
+    assert "| `IDLE` | `idle_timeout` | It lay unused for `idle_timeout`. |" in made
+
+
+class Mute(enum.Enum):
+    TOLD = "It has a text."
+    UNTOLD = ""
+
+
+class Numbers(enum.Enum):
+    ONE = 1
+    """It has a text."""
+    TWO = 2
+
+
+class Codes(enum.StrEnum):
+    TOLD = "told"
+    """It has a text."""
+    UNTOLD = "untold"
+
+
+class Astray(enum.Enum):
+    HERE = "It is here. Next: HERE, NOWHERE."
+
+
+class Apart(enum.Enum):
+    HERE = "It is here. Next: THERE."
+    THERE = "It is there. Next: HERE."
+    ISLAND = "Nobody comes here. Next: HERE."
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        (Mute, "Mute.UNTOLD has no text"),
+        (Numbers, "Numbers.TWO has no text"),
+        (Codes, "Codes.UNTOLD has no text"),
+        (Astray, r"Astray.HERE leads to \['NOWHERE'\]"),
+        (Apart, r"nothing leads to \['ISLAND'\]"),
+    ],
+)
+def test_a_state_that_does_not_say_what_it_means_ends_the_build(states: type[enum.Enum], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        STATES.table(states)
+
+
+# --- what is said to be checked --------------------------------------------------------------------------------------
+
+
+INVARIANTS = (ROOT / "docs" / "design" / "invariants.md").read_text("utf-8")
+
+
+def test_every_invariant_is_listed_with_its_checks() -> None:
+    rows = re.findall(r"^\| ([SLP]\d+) \| (.+) \| (.+) \|$", INVARIANTS, re.MULTILINE)
+    expected = [f"S{number}" for number in range(1, 21)] + [f"L{number}" for number in range(1, 13)] + ["P1", "P2"]
+    assert [name for name, _, _ in rows] == expected
+
+
+def test_what_checks_the_invariants_exists() -> None:
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", INVARIANTS)
+    assert len(named) > 20
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"def {test}\(", (ROOT / "tests" / "pool" / file).read_text("utf-8"))
+    ]
+    assert missing == []
+    files = re.findall(r"`((?:tests|wspool)/[\w/.*]+)`", INVARIANTS)
+    root = {file: Path(inspect.getfile(Pool)).parents[1] if file.startswith("wspool/") else ROOT for file in files}
+    assert [file for file in files if not list(root[file].glob(file))] == []
+
+
+def test_every_number_of_an_invariant_in_the_tests_is_one_of_the_list() -> None:
+    listed = set(re.findall(r"^\| ([SLP]\d+) \|", INVARIANTS, re.MULTILINE))
+    package = Path(inspect.getfile(Pool)).parent
+    files = [package / "testing" / "_invariants.py", package / "testing" / "_sweep.py"]
+    files += [*(ROOT / "tests" / "pool_state").glob("*.py"), *(ROOT / "tests" / "pool").glob("*.py")]
+    used = {name for file in files for name in re.findall(r"[\"' ]([SL]\d+): ", file.read_text("utf-8"))}
+    assert used
+    assert used <= listed

@@ -110,7 +110,7 @@ class Entries(Generic[T]):
         """How many are idle."""
 
     def push(self, entry: Entry[T]) -> None:
-        """It is idle now, and the newest. (The hot methods of PoolState do this and `pop` in place.)"""
+        """It is idle now, and the newest. The hot methods of PoolState do this, and `pop`, in place."""
         entry.owner = self.top
         self.top = entry
         self.idle += 1

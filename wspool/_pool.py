@@ -28,7 +28,6 @@ from ._pool_state import (
     RESET,
     START,
     VALIDATE,
-    WAITING,
     WAKE,
     PoolState,
 )
@@ -419,7 +418,9 @@ class Pool(Generic[T]):
                 now - waiter.since,
                 figures,
                 holder=self._longest_holder(),
-                holds_itself=any(entry.owner is not None and entry.owner() is task for entry in self._state.entries.held()),
+                holds_itself=any(
+                    entry.owner is not None and entry.owner() is task for entry in self._state.entries.held()
+                ),
             )
         )
         refused.__cause__ = figures.last_dial_error
@@ -615,6 +616,10 @@ class _NotEntered:
 
     def __getattr__(self, attribute: str) -> Any:
         raise PoolMisuse(f"{self._name} is not open: use it inside `async with`")
+
+
+def _is_held_by(entry: Entry[Any], task: object) -> bool:
+    return entry.owner is not None and entry.owner() is task
 
 
 def _call_site() -> str:

@@ -260,7 +260,7 @@ def close_now(connection: object) -> None:
     """Close a connection without an event loop, as far as its `close` is synchronous."""
     close = getattr(connection, "close", None)
     outcome = close() if callable(close) else None
-    if hasattr(outcome, "close"):
+    if outcome is not None and hasattr(outcome, "close"):
         outcome.close()  # a coroutine: there is nobody to run it
     if outcome is not None or close is None:
         warnings.warn(f"{connection!r} outlived its pool and could not be closed", ResourceWarning, stacklevel=3)

@@ -124,7 +124,7 @@ def check_time(name: str, value: object, *, finite: bool = True) -> None:
     """TypeError or ValueError unless it is a number of seconds from 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, got {value!r}")
-    if not 0 <= value or (finite and value == math.inf):
+    if not value >= 0 or (finite and value == math.inf):
         raise ValueError(f"{name} must be a {'finite ' if finite else ''}number of seconds from 0, got {value}")
 
 

@@ -24,7 +24,7 @@ def test_no_order_of_events_breaks_an_invariant_and_every_state_recovers(
     _seen[name] = seen
     with capsys.disabled():
         whole = "all" if seen.complete else "the nearest"
-        print(f"\n  {name}: {whole} {seen.states} states, {seen.steps} steps")
+        print(f"\n  {name}: {whole} {seen.states} states, {seen.steps} steps")  # noqa: T201  # the count is a promise
     assert seen.complete or name in _ENDLESS or STATES < 4000
 
 
@@ -36,7 +36,7 @@ def test_the_transitions_seen_are_those_that_the_states_name() -> None:
     assert seen == _documented("Entry", EntryState) | _documented("Waiter", WaiterState)
 
 
-def _documented(subject: str, states: type[EntryState] | type[WaiterState]) -> set[tuple[str, str]]:
+def _documented(subject: str, states: type[EntryState | WaiterState]) -> set[tuple[str, str]]:
     pairs = set[tuple[str, str]]()
     for state in states:
         _, _, following = state.value.partition("Next: ")

@@ -33,7 +33,7 @@ class Fault:
     world: str = _PLAIN
 
 
-FAULTS = [
+FAULTS = [  # one a line, as a table
     Fault("a freed place does not look at the queue", PoolState, "_free_place", "self._rebalance(now)", "pass"),
     Fault("a newcomer goes to the front", WaitQueue, "enter", "self.waiters.append", "self.waiters.appendleft"),
     Fault("a release forgets the queue", PoolState, "give_back", "self.queue.waiting", "False"),
@@ -48,10 +48,19 @@ FAULTS = [
     Fault("an unwanted dial has no end", DialBook, "settle", "> wanted", "> wanted + 1"),
     Fault("a wanted dial stays abandoned", DialBook, "settle", "< wanted", "< wanted - 9"),
     Fault("an unwanted dial starts", PoolState, "dial_may_start", "in self.dials.abandoned", "in {}"),
-    Fault("a discard frees its place early", PoolState, "discard", "self._rebalance", "self.places -= 1; self._rebalance"),
+    Fault(
+        "a discard frees its place early", PoolState, "discard", "self._rebalance", "self.places -= 1; self._rebalance"
+    ),
     Fault("a dead one is handed out", PoolState, "take_idle", "self._careful or", "", "deaths"),
     Fault("a dead one is collected", PoolState, "collect", "self._check is not None", "False", "deaths"),
-    Fault("served in vain means last", WaitQueue, "re_enter", "self.waiters[place].ticket < waiter.ticket", "True", "deaths"),
+    Fault(
+        "served in vain means last",
+        WaitQueue,
+        "re_enter",
+        "self.waiters[place].ticket < waiter.ticket",
+        "True",
+        "deaths",
+    ),
     Fault("clear spares the idle", PoolState, "clear", "while self.entries.idle:", "while False:", "clear"),
     Fault("clear spares the held", PoolState, "clear", "self._retired.update(self.entries.held())", "pass", "clear"),
     Fault("clear spares the reserved", PoolState, "clear", "in self.entries.reserved()", "in ()", "clear"),
@@ -59,11 +68,27 @@ FAULTS = [
     Fault("closing leaves waiters", PoolState, "begin_closing", "self._refuse_all(now)", "pass", "close"),
     Fault("closing leaves dials", PoolState, "begin_closing", "if job.kind is not CLOSE:", "if False:", "close"),
     Fault("closed under its holder, closed again", PoolState, "_receive", "is not EntryState.HELD", "is None", "close"),
-    Fault("an emptied handle keeps its place", PoolState, "drop_place", "self._free_place(now)", "pass", "take and insert"),
+    Fault(
+        "an emptied handle keeps its place", PoolState, "drop_place", "self._free_place(now)", "pass", "take and insert"
+    ),
     Fault("a failed reset is kept", PoolState, "reset_ended", " or error is not None", "", "reset"),
     Fault("a failed check is kept", PoolState, "check_ended", " or not valid", "", "validation"),
-    Fault("max_idle is forgotten", PoolState, "give_back", "entries.idle >= self._idle_room", "False", "max_idle and resize"),
-    Fault("less room closes nothing", PoolState, "resize", "while len(kept) > max(0, room):", "while False:", "max_idle and resize"),
+    Fault(
+        "max_idle is forgotten",
+        PoolState,
+        "give_back",
+        "entries.idle >= self._idle_room",
+        "False",
+        "max_idle and resize",
+    ),
+    Fault(
+        "less room closes nothing",
+        PoolState,
+        "resize",
+        "while len(kept) > max(0, room):",
+        "while False:",
+        "max_idle and resize",
+    ),
     Fault("min_idle is forgotten", PoolState, "warm_up", "self._rebalance(now)", "pass", "min_idle"),
     Fault("a deadline is missed", PoolState, "expire", "_acquire_timeout <= now", "_acquire_timeout < now", "time"),
     Fault("the timer is not set", PoolState, "_begin", "self._arm(job.deadline)", "pass", "time"),

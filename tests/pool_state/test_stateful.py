@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
 from itertools import cycle
 from typing import Any
 
@@ -35,10 +34,26 @@ from wspool.testing._invariants import check_state
 
 from .world import CLOSE, CONNECT, RESET, VALIDATE, Move, Toy, User, World
 
-COUNTS = (
-    "acquired acquired_waiting timed_out failed cancelled rejected opened inserted closed takes dials dials_won "
-    "dials_spare_used dials_spare_wasted dials_failed dials_abandoned dials_cancelled hook_errors"
-).split()
+COUNTS = [
+    "acquired",
+    "acquired_waiting",
+    "timed_out",
+    "failed",
+    "cancelled",
+    "rejected",
+    "opened",
+    "inserted",
+    "closed",
+    "takes",
+    "dials",
+    "dials_won",
+    "dials_spare_used",
+    "dials_spare_wasted",
+    "dials_failed",
+    "dials_abandoned",
+    "dials_cancelled",
+    "hook_errors",
+]
 
 
 class Frail(Toy):
@@ -664,7 +679,9 @@ class PoolMachine(RuleBasedStateMachine):
         validates=st.booleans(),
         resets=st.booleans(),
         observed=st.booleans(),
-        jitters=st.lists(st.sampled_from([0.0, 0.5, 0.999]) | st.floats(0, 1, exclude_max=True), min_size=1, max_size=3),
+        jitters=st.lists(
+            st.sampled_from([0.0, 0.5, 0.999]) | st.floats(0, 1, exclude_max=True), min_size=1, max_size=3
+        ),
         spared=st.sets(st.sampled_from(TROUBLE)),
         lifespan=st.sampled_from([5, 30, 90]),
     )

@@ -189,8 +189,10 @@ class World:
             if entry is None:
                 user.waiter = self.state.enter_queue(self.now)
                 return
-        except (PoolClosed, PoolFull) as error:
-            assert not isinstance(error, PoolClosed) or self.state.closing, "refused while open"
+        except PoolFull:
+            return
+        except PoolClosed:
+            assert self.state.closing, "refused while open"  # noqa: PT017  # the error is not what is examined
             return
         assert not waiting, "L2: a newcomer overtook the queue"
         self._receive(user, entry)
@@ -384,9 +386,7 @@ class World:
         served = [waiter.state is RESERVED for waiter in stood]
         assert served == sorted(served, reverse=True), "L2: a waiter was passed over"
 
-    def _note_transitions(
-        self, before: dict[Entry[Toy], EntryState], queued: dict[Waiter[Toy], WaiterState]
-    ) -> None:
+    def _note_transitions(self, before: dict[Entry[Toy], EntryState], queued: dict[Waiter[Toy], WaiterState]) -> None:
         now = {entry: entry.state for entry in self.state.entries.all}
         for entry, old in before.items():
             new = now.get(entry, EntryState.GONE)
@@ -489,4 +489,4 @@ class World:
         raise AssertionError("it never comes to rest")
 
 
-__all__ = ["CloseReason", "FAILED", "Move", "Toy", "User", "World", "no_jitter", "toy_is_reusable"]
+__all__ = ["FAILED", "CloseReason", "Move", "Toy", "User", "World", "no_jitter", "toy_is_reusable"]

@@ -174,6 +174,7 @@ async def _prove(run: _Run, pool: Pool[T], capacity: int | None) -> None:
         await prove_capacity(pool, wanted)
         check_invariants(pool)
     except (AssertionError, TimeoutError) as error:
+        await pool.aclose(grace=0)
         raise AssertionError(f"{error} ({run})") from error
 
 

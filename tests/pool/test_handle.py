@@ -522,7 +522,7 @@ async def test_a_handle_that_was_never_checked_out_is_forgotten_in_silence() -> 
         gc.collect()
 
 
-def test_a_handle_forgotten_after_the_end_of_its_loop_only_warns(anyio_backend: Any) -> None:
+def test_a_handle_forgotten_after_the_end_of_its_loop_is_harmless(anyio_backend: Any) -> None:
     name, options = anyio_backend
     pool = new_pool(clock=ManualClock())
     handles: list[Pooled[FakeConnection]] = []
@@ -533,8 +533,7 @@ def test_a_handle_forgotten_after_the_end_of_its_loop_only_warns(anyio_backend: 
             await pool.aclose(grace=0)
 
     anyio.run(main, backend=name, backend_options=options)
-    with pytest.warns(ResourceWarning, match="never released"):
-        handles.clear()
+    handles.clear()
 
 
 # --- handles that outlive their pool ----------------------------------------------------------------------
@@ -600,10 +599,9 @@ async def test_inserting_into_a_handle_after_its_pool_went_is_refused() -> None:
     handle.release()
 
 
-async def test_a_handle_forgotten_after_its_pool_went_only_warns() -> None:
+async def test_a_handle_forgotten_after_its_pool_went_is_harmless() -> None:
     handles = [(await outlived())[0]]
-    with pytest.warns(ResourceWarning, match="of a dropped pool"):
-        handles.clear()
+    handles.clear()
 
 
 async def test_a_get_from_a_pool_that_went_is_refused() -> None:

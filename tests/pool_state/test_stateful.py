@@ -71,6 +71,7 @@ class Frail(Toy):
         self.generation = generation
         self.closes = 0
         self.taken = False
+        self.spoiled = False
         self.curse: Exception | None = None
         self.handouts = 0
         self.opened = now
@@ -367,6 +368,8 @@ class BigWorld(World):
     def _do_invalid(self, index: int, error: Exception | None = None) -> None:
         job = self._job(index)
         self.ended.append(job)
+        assert job.entry is not None
+        job.entry.connection.spoiled = True
         self.state.check_ended(job, self.now, valid=False, error=error)
 
     def _do_was_reset(self, index: int) -> None:

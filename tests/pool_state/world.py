@@ -192,7 +192,7 @@ class World:
         except PoolFull:
             return
         except PoolClosed:
-            assert self.state.closing, "refused while open"  # noqa: PT017  # the error is not what is examined
+            assert self.state.closing, "refused while open"
             return
         assert not waiting, "L2: a newcomer overtook the queue"
         self._receive(user, entry)

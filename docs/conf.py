@@ -58,7 +58,7 @@ def setup(app: Sphinx) -> None:
         if what in ("attribute", "data", "property"):
             texts[name] = list(lines)
 
-    def restore(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
+    def restore(_: Sphinx, __: str, name: str, ___: object, ____: object, lines: list[str]) -> None:
         if name in texts:
             lines[:] = texts.pop(name)
 

@@ -459,9 +459,11 @@ async def test_after_the_race_delay_a_dial_starts() -> None:
 async def test_a_delayed_dial_is_not_forgotten_when_something_else_expires_before() -> None:
     clock, connector = ManualClock(), FakeConnector.always()
     async with Pool(connector, race_delay=5, clock=clock) as pool, anyio.create_task_group() as tasks:
-        holder, slow = await pool.get(), await pool.get()
+        holder, slow = Caller(tasks, pool), Caller(tasks, pool)
+        await settle()
+        assert slow.handle is not None
         slow.connection.on_close = Fault.HANG
-        slow.discard()
+        slow.handle.discard()
         await clock.advance(2)
         caller = Caller(tasks, pool)
         await clock.advance(3)  # the close is given up

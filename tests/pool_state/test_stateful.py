@@ -368,8 +368,7 @@ class BigWorld(World):
     def _do_invalid(self, index: int, error: Exception | None = None) -> None:
         job = self._job(index)
         self.ended.append(job)
-        assert job.entry is not None
-        job.entry.connection.spoiled = True
+        self._spoil(job)
         self.state.check_ended(job, self.now, valid=False, error=error)
 
     def _do_was_reset(self, index: int) -> None:

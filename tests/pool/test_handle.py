@@ -536,6 +536,21 @@ def test_a_handle_forgotten_after_the_end_of_its_loop_is_harmless(anyio_backend:
     handles.clear()
 
 
+def test_an_emptied_handle_forgotten_after_the_end_of_its_loop_is_harmless(anyio_backend: Any) -> None:
+    name, options = anyio_backend
+    pool = new_pool()
+    handles: list[Pooled[FakeConnection]] = []
+
+    async def main() -> None:
+        async with pool:
+            handles.append(await pool.get())
+            handles[0].take()
+
+    anyio.run(main, backend=name, backend_options=options)
+    handles.clear()
+    assert pool.statistics().taken == 1  # there is no loop left to recover it on
+
+
 # --- handles that outlive their pool ----------------------------------------------------------------------
 
 
@@ -668,6 +683,15 @@ def test_a_connection_whose_pool_was_torn_down_unclosed_is_closed_by_its_handle(
 
 async def leave_block(handle: Pooled[Any]) -> None:
     await handle.__aexit__(KeyError, KeyError(), None)
+
+
+def test_an_orphan_that_is_forgotten_warns() -> None:
+    def forget_it() -> None:
+        orphan(SyncConnection())
+        gc.collect()  # the task that ended with it is part of a cycle
+
+    with pytest.warns(ResourceWarning, match="of a dropped pool: .* was never released"):
+        forget_it()
 
 
 def test_leaving_a_block_by_an_exception_closes_an_orphan() -> None:

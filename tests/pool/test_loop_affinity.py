@@ -206,7 +206,7 @@ def test_a_pool_runs_on_trio_as_a_guest_of_asyncio() -> None:
         async with Pool(FakeConnector.always()) as pool:
             await prove_capacity(pool, 3)
             async with pool.get() as connection:
-                assert connection.number == 3
+                assert connection.number in {1, 2, 3}
             await settle()
             check_invariants(pool)
 

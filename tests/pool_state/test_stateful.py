@@ -450,12 +450,15 @@ class BigWorld(World):
 
     def _do_expire(self) -> None:
         state, now = self.state, self.now
+        known = set(state.jobs)
         timely = {job for job in state.jobs if job.kind is CONNECT and job.cancelled is None}
         # What an expiry causes may fall due at once (a grace of 0), but not without end.
         for _ in range(3):
             state.expire(now)
             if state.alarm > now:
                 break
+        if any(job.reason is CloseReason.IDLE for job in state.jobs if job not in known):
+            assert state.entries.idle >= state.settings.min_idle, "L11: idle_timeout spares no min_idle"
         for job in timely:
             if job.cancelled is DialEnd.TIMEOUT:
                 assert now >= job.started + time_limit(state.settings.connect_timeout), "a dial had not its time"
@@ -595,9 +598,9 @@ class BigWorld(World):
 # --- what is drawn ------------------------------------------------------------------------------
 
 picks = st.integers(0, 30)
-times = st.sampled_from([0.05, 0.3, 1.0, 4.0, 30.0])
+times = st.sampled_from([0.05, 0.3, 1.0, 4.0])
 times_or_none = st.none() | times
-moments = st.sampled_from([0.0, 0.001, 0.05, 0.1, 0.25, 1.0, 3.0]) | st.floats(0.0005, 2)
+moments = st.sampled_from([0.0, 0.001, 0.05, 0.1, 0.25, 1.0, 4.0]) | st.floats(0.0005, 2)
 errors = st.none() | st.builds(OSError)
 
 
@@ -651,7 +654,7 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "tick": (),
 }
 # How often, compared with the others.
-WEIGHTS = {"live": 15, "get": 3, "go_well": 3}
+WEIGHTS = {"live": 15, "get": 3, "go_well": 2, "advance": 3, "tick": 2, "close": 2}
 
 
 @st.composite
@@ -685,7 +688,7 @@ class PoolMachine(RuleBasedStateMachine):
             st.sampled_from([0.0, 0.5, 0.999]) | st.floats(0, 1, exclude_max=True), min_size=1, max_size=3
         ),
         spared=st.sets(st.sampled_from(TROUBLE)),
-        lifespan=st.sampled_from([5, 30, 90]),
+        lifespan=st.sampled_from([10, 40, 1000]),
     )
     def open(self, spared: set[str], lifespan: int, **drawn: Any) -> None:
         self.world = BigWorld(**drawn)

@@ -171,6 +171,9 @@ class Books:
     taken: int = 0
     returned: set[int] = field(default_factory=set)
     """Numbers of the connections that were taken and put in again."""
+    clears: int = 0
+    born: dict[int, int] = field(default_factory=dict)
+    """For each connection, how many clears there had been when its dial began, or when it was inserted."""
     users: Counter[str] = field(default_factory=Counter)
     forgotten: int = 0
     warned: int = 0
@@ -265,6 +268,7 @@ class Storm:
     # --- what the pool calls ----------------------------------------------------------------------------------------
 
     async def connect(self) -> Connection:
+        clears = self.books.clears
         for _ in range(self.random.randrange(3)):
             await checkpoint()
         if self.chance(self.climate.dial_hangs):
@@ -272,10 +276,11 @@ class Storm:
         if self.chance(self.climate.dial_fails):
             raise ConnectionRefusedError("refused, by the storm")
         self.books.dialled += 1
-        return self.new_connection()
+        return self.new_connection(clears)
 
-    def new_connection(self) -> Connection:
+    def new_connection(self, clears: int) -> Connection:
         fake = FakeConnection(len(self.books.connections) + 1)
+        self.books.born[fake.number] = clears
         connection = Plain(fake) if self.plain else fake
         self.books.connections.append(connection)
         return connection
@@ -355,9 +360,10 @@ class Storm:
             self.books.users["would block"] += 1
 
     def note_arrival(self, connection: Connection) -> None:
-        self.books.users["served"] += 1
-        if not self.plain:
-            assert _fake(connection).alive, f"S10: {connection} was handed out dead"
+        books, fake = self.books, _fake(connection)
+        books.users["served"] += 1
+        assert self.plain or fake.alive, f"S10: {connection} was handed out dead"
+        assert books.born[fake.number] == books.clears, f"S19: {connection} is from before clear()"
 
     async def dwell(self) -> None:
         for _ in range(self.random.randrange(4)):
@@ -431,6 +437,7 @@ class Storm:
             _fake(connections[-self.random.randrange(1, min(len(connections), 20) + 1)]).die()
         if self.chance(climate.clear):
             self.pool.clear()
+            self.books.clears += 1
         if self.max_size is not None and self.chance(climate.resize):
             least = max(1, self.settings.get("min_idle", 0), self.settings["max_idle"] or 0)
             self.pool.resize(max_size=self.random.randint(least, max(least, self.max_size)))
@@ -457,9 +464,19 @@ class Storm:
         """Close in the middle of it all. What is held after the grace is closed under its holders."""
         while self.left > self.users // 10:
             await checkpoint()
-        self.closing = True
-        await self.pool.aclose(grace=self.random.choice([0.0, 0.02, 5.0]))
+        with contextlib.suppress(PoolTimeout, PoolFull, ConnectionRefusedError):
+            async with self.pool.get():
+                self.books.users["served"] += 1
+                await self.close_in_time()
+        if not self.closing:
+            await self.close_in_time()
         self.left = 0
+
+    async def close_in_time(self) -> None:
+        grace = self.random.choice([0.0, 0.02, 5.0])
+        self.closing = True
+        with anyio.fail_after(grace + 10):  # seconds of the machine, where time is not virtual
+            await self.pool.aclose(grace=grace)
 
     async def prove(self) -> None:
         """Nobody holds or waits any more, and everything that the pool is for is still there."""
@@ -599,7 +616,7 @@ async def take_and_insert(storm: Storm) -> None:
         storm.books.taken += 1
         if storm.chance(0.5):
             await close_oneself(connection)
-            connection = storm.new_connection()
+            connection = storm.new_connection(0)
         try:
             await storm.dwell()
         finally:
@@ -609,7 +626,9 @@ async def take_and_insert(storm: Storm) -> None:
 
 
 async def insert(storm: Storm, pooled: Pooled[Connection], connection: Connection) -> None:
-    storm.books.returned.add(_fake(connection).number)
+    number = _fake(connection).number
+    storm.books.returned.add(number)
+    storm.books.born[number] = storm.books.clears
     try:
         pooled.insert(connection)
     except PoolClosed:

@@ -113,7 +113,7 @@ def test_connect_must_be_callable(connect: Any) -> None:
 
 def test_the_connect_of_one_get_must_be_callable() -> None:
     with pytest.raises(TypeError, match="connect must be callable, got 42"):
-        new_pool().get(connect=42)  # type: ignore[arg-type]
+        new_pool().get(connect=42)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_an_unknown_argument_is_refused() -> None:

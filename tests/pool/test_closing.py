@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -360,14 +359,14 @@ async def test_an_exception_group_of_the_body_comes_out_as_it_was() -> None:
 
 async def test_an_exception_of_the_body_comes_out_while_dials_and_closes_fail() -> None:
     connector = FakeConnector()
+    pool = Pool(connector, min_idle=2)
     with pytest.raises(KeyError):
-        async with Pool(connector, min_idle=2) as pool:
+        async with pool:
             (await connector.next_dial()).fail()
-            connection = (await connector.next_dial()).succeed()
-            connection.on_close = OSError()
+            (await connector.next_dial()).succeed().on_close = OSError()
             await settle()
             raise KeyError
-    assert connection.closes == 1
+    assert connector.connections[0].closes == 1
     assert pool.statistics().size == 0
 
 
@@ -483,8 +482,9 @@ async def test_a_clock_that_fails_ends_the_body_and_everything_is_closed() -> No
             await super().sleep_until(deadline)
 
     connector = FakeConnector.always()
+    pool = Pool(connector, clock=BrokenClock())
     with pytest.raises(ExceptionGroup) as caught:
-        async with Pool(connector, clock=BrokenClock()) as pool:
+        async with pool:
             await use(pool)
             await anyio.sleep_forever()
     assert caught.group_contains(OSError, match="the clock is broken")
@@ -494,14 +494,17 @@ async def test_a_clock_that_fails_ends_the_body_and_everything_is_closed() -> No
 
 async def test_what_the_pool_knows_after_a_crowded_end_adds_up() -> None:
     connector = FakeConnector.always()
-    with suppress(PoolClosed):
-        async with Pool(connector, max_size=3) as pool, anyio.create_task_group() as tasks:
-            callers = [Caller(tasks, pool) for _ in range(9)]
-            await settle()
-            for caller in callers:
-                if caller.handle is not None:
-                    caller.release()
-            await pool.aclose()
+    async with Pool(connector, max_size=3) as pool, anyio.create_task_group() as tasks:
+        callers = [Caller(tasks, pool) for _ in range(9)]
+        await settle()
+        for caller in callers:
+            if caller.handle is not None:
+                caller.release()
+        await pool.aclose()
+        await settle()
+        for caller in callers:
+            if caller.handle is not None:
+                caller.release()
     check_invariants(pool)
     figures = pool.statistics()
     assert figures.opened == figures.closed == len(connector.connections)

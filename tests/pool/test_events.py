@@ -336,4 +336,4 @@ async def test_events_of_each_connection_come_in_order_through_a_busy_life() -> 
 async def test_events_are_values() -> None:
     assert DialStarted(1) == DialStarted(1)
     with pytest.raises(AttributeError):
-        DialStarted(1).dial = 2  # type: ignore[misc]
+        DialStarted(1).dial = 2  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]

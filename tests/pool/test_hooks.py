@@ -55,6 +55,10 @@ async def use(pool: Pool[FakeConnection]) -> FakeConnection:
     return connection
 
 
+def make_raise(connection: Any, error: BaseException) -> None:
+    connection.alive = error
+
+
 # --- is_reusable --------------------------------------------------------------------------------
 
 
@@ -96,7 +100,7 @@ async def test_an_is_reusable_that_raises_counts_as_no_and_is_logged(caplog: pyt
     async with Pool(FakeConnector.always(), on_event=closings, name="toys") as pool:
         handle = await pool.get()
         error = ValueError("cannot tell")
-        handle.connection.alive = error  # type: ignore[assignment]  # a kindness of the fake
+        make_raise(handle.connection, error)
         with caplog.at_level(logging.WARNING, "wspool"):
             handle.release()
         await settle()
@@ -149,7 +153,7 @@ async def test_an_interrupt_from_is_reusable_comes_out_of_the_release_and_the_co
     connector = FakeConnector.always()
     async with Pool(connector, max_size=1) as pool:
         handle = await pool.get()
-        handle.connection.alive = Interrupt()  # type: ignore[assignment]
+        make_raise(handle.connection, Interrupt())
         with pytest.raises(Interrupt):
             handle.release()
         await prove_capacity(pool, 1)

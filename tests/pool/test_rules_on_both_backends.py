@@ -91,6 +91,9 @@ class Performance:
         self.records: list[Record] = []
         self.out: set[int] = set()
         """Numbers of the connections that were taken and not put back."""
+        self.old: set[int] = set()
+        """Numbers of the connections from before the last clear, and of those whose dial was."""
+        self.old_dials: list[FakeDial] = []
         self.closing = False
         self.pool: FakePool = Pool(
             self.connector,
@@ -123,6 +126,7 @@ class Performance:
 
     def arrive(self, user: User, connection: FakeConnection) -> None:
         user.state, user.connection = "holds", connection.number
+        assert connection.number not in self.old, f"S19: {connection} is from before clear()"
         assert connection.alive, f"S10: {connection} was handed out dead"
         connection.use(user)
 
@@ -258,6 +262,7 @@ class Performance:
         except PoolClosed:
             return
         self.out.remove(connection.number)
+        self.old.discard(connection.number)
         user.taken = None
         self.arrive(user, connection)
 
@@ -267,7 +272,9 @@ class Performance:
         user.pooled.release()
 
     def do_dial_succeeds(self, dial: FakeDial) -> None:
-        dial.succeed()
+        connection = dial.succeed()
+        if dial in self.old_dials:
+            self.old.add(connection.number)
 
     def do_dial_fails(self, dial: FakeDial) -> None:
         dial.fail()
@@ -281,6 +288,8 @@ class Performance:
 
     def do_clear(self, _: None) -> None:
         self.pool.clear()
+        self.old.update(connection.number for connection in self.connector.connections)
+        self.old_dials += self.connector.pending
 
     def do_resize(self, size: int) -> None:
         self.pool.resize(max_size=size)

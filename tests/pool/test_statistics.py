@@ -54,6 +54,8 @@ async def test_the_documented_sums_hold_at_every_event() -> None:
                             handle.insert(FakeConnection())
                         case 3:
                             handle.discard()
+                        case _:
+                            pass
 
     def observe(event: PoolEvent) -> None:
         assert_sums(pool.statistics())
@@ -75,7 +77,7 @@ async def test_figures_are_one_frozen_value() -> None:
     figures = Pool(FakeConnector()).statistics()
     assert figures == Pool(FakeConnector()).statistics()
     with pytest.raises(AttributeError):
-        figures.idle = 1  # type: ignore[misc]
+        figures.idle = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 async def test_the_sizes_say_where_every_place_is() -> None:

@@ -242,7 +242,8 @@ class BigWorld(World):
         super()._do_get(index)
         if user.free and not state.closing:
             assert settings.max_waiting is not None, "PoolFull without a limit"
-            assert waiting - supply >= settings.max_waiting, "PoolFull although there is room to wait"
+            able = supply + state.entries.idle
+            assert waiting - able >= settings.max_waiting, "PoolFull although there is room to wait"
         if user.waiter is not None and settings.max_waiting is not None and not settings.race_delay:
             assert state.queue.waiting - state._supply() <= settings.max_waiting, "more wait than max_waiting"
         self.gets += not (state.closing and user.free)

@@ -199,8 +199,8 @@ async def test_a_dead_fake_connection_fails_its_validation() -> None:
 
 
 def test_is_reusable_can_be_told_to_raise() -> None:
-    connection = FakeConnection()
-    connection.alive = OSError("as told")  # type: ignore[assignment]
+    connection: Any = FakeConnection()
+    connection.alive = OSError("as told")
     with pytest.raises(OSError, match="as told"):
         connection.is_reusable()
 
@@ -331,8 +331,19 @@ async def test_a_place_that_was_lost_is_found() -> None:
         pool._state.places -= 1
 
 
+class HastyClock(ManualClock):
+    """Jumps to the next deadline when the pool has been left alone for a while."""
+
+    async def sleep_until(self, deadline: float) -> None:
+        if deadline == float("inf"):
+            await super().sleep_until(deadline)
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        self._now = max(self._now, deadline)
+
+
 async def test_capacity_that_is_not_there_is_a_timeout_and_what_was_held_is_given_back() -> None:
-    async with Pool(FakeConnector.always(), max_size=2, acquire_timeout=0.01) as pool:
+    async with Pool(FakeConnector.always(), max_size=2, clock=HastyClock()) as pool:
         with pytest.raises(PoolTimeout):
             await prove_capacity(pool, 3)
         assert pool.statistics().held == 0
@@ -353,7 +364,8 @@ def refuse() -> FakeConnection:
 
 
 def small_pool(**arguments: Any) -> Pool[FakeConnection]:
-    return Pool(FakeConnector.always(), **{"max_size": 2, "acquire_timeout": 0.05, **arguments})
+    settings: dict[str, Any] = {"max_size": 2, **arguments}
+    return Pool(FakeConnector.always(), **settings)
 
 
 async def careful_user(pool: Pool[FakeConnection]) -> None:
@@ -493,7 +505,7 @@ async def test_a_connect_that_leaks_places_on_its_server_is_found() -> None:
 
     with pytest.raises(AssertionError, match=r"no connection after .*\(cancelled by scope at step \d+\)") as caught:
         await cancel_everywhere(
-            lambda: Pool(Server().connect, max_size=2, acquire_timeout=0.01), user_of_a_fragile_connection
+            lambda: Pool(Server().connect, max_size=2, clock=HastyClock()), user_of_a_fragile_connection
         )
     assert isinstance(caught.value.__cause__, PoolTimeout)
 

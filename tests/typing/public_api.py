@@ -95,7 +95,6 @@ async def get_has_a_connect_of_its_own(pool: Pool[Connection]) -> None:
     async with pool.get(connect=connect_other) as connection:
         assert_type(connection, Connection)
     pool.get(connect=connect_stranger)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    pool.get(connect_other)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def the_handle(pool: Pool[Connection]) -> None:

@@ -107,7 +107,7 @@ class AsyncioBackend:
         self.task_in: Callable[[Any], Any] = asyncio.current_task
         if sys.version_info < (3, 12):
             # 3.11's own function is written in Python, and costs three times its look-up.
-            self.task_in = asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateUsage]
+            self.task_in = vars(asyncio.tasks)["_current_tasks"].get
         self._thread = get_ident()
 
     def home(self) -> Any:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("wspool")
 
 _NOTHING: Any = object()
-_new_object = object.__new__
+_new_object: Any = object.__new__
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -200,8 +200,7 @@ class Pool(Generic[T]):
         ):
             if hook is not None:
                 _check_callable(argument, hook)
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, got {name!r}")
+        _check_name(name)
         if clock is not None and not (hasattr(clock, "now") and hasattr(clock, "sleep_until")):
             raise TypeError(f"clock must have now() and sleep_until(), got {clock!r}")
         self.name = name if name is not None else f"pool of {_name_of(connect)}"
@@ -228,7 +227,8 @@ class Pool(Generic[T]):
         self._thread = -1
         self._loop: Any = None
         self._task_in: Callable[[Any], Any] = lambda _: None
-        self._backend: Backend = _NotEntered(self.name)
+        not_entered: Any = _NotEntered(self.name)
+        self._backend: Backend = not_entered
         self._clock: Clock
         self._now: Callable[[], float] = lambda: 0.0
         self._context: Context
@@ -418,9 +418,7 @@ class Pool(Generic[T]):
                 now - waiter.since,
                 figures,
                 holder=self._longest_holder(),
-                holds_itself=any(
-                    entry.owner is not None and entry.owner() is task for entry in self._state.entries.held()
-                ),
+                holds_itself=any(_is_held_by(entry, task) for entry in self._state.entries.held()),
             )
         )
         refused.__cause__ = figures.last_dial_error
@@ -628,6 +626,11 @@ def _call_site() -> str:
         if not frame.filename.startswith(_PACKAGE):
             return f"{frame.filename}:{frame.lineno} in {frame.name}"
     return "an unknown place"
+
+
+def _check_name(name: object) -> None:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None, got {name!r}")
 
 
 def _check_callable(argument: str, hook: object) -> None:

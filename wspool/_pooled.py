@@ -259,7 +259,7 @@ class Pooled(Generic[T]):
 def close_now(connection: object) -> None:
     """Close a connection without an event loop, as far as its `close` is synchronous."""
     close = getattr(connection, "close", None)
-    outcome = close() if callable(close) else None
+    outcome: Any = close() if callable(close) else None
     if outcome is not None and hasattr(outcome, "close"):
         outcome.close()  # a coroutine: there is nobody to run it
     if outcome is not None or close is None:

@@ -32,7 +32,7 @@ class FakeConnection:
     def __init__(self, number: int = 0) -> None:
         """A living connection."""
         self.number = number
-        self.alive = True
+        self.alive: bool | BaseException = True
         """What `is_reusable` answers; an exception here is raised."""
         self.on_close: BaseException | Fault | None = None
         self.on_validate: BaseException | Fault | bool | None = None
@@ -74,7 +74,7 @@ class FakeConnection:
         if isinstance(self.on_validate, bool):
             return self.on_validate
         await _suffer(self.on_validate)
-        return self.alive
+        return self.is_reusable()
 
     async def reset(self) -> None:
         """The `reset` hook."""

@@ -219,7 +219,7 @@ class Pool(Generic[T]):
             observed=on_event is not None,
             jitter=random.random,
         )
-        self._reference = weakref.ref(self)
+        self._reference: weakref.ref[Pool[T]] = weakref.ref(self)
         self._draining = False
         self._entered = False
 

@@ -48,11 +48,11 @@ async def test_leaving_the_pool_closes_every_idle_connection_once() -> None:
 
 async def test_every_waiter_fails_at_once() -> None:
     clock = ManualClock()
-    async with Pool(FakeConnector(), max_size=1, name="toys", clock=clock) as pool:
-        async with anyio.create_task_group() as tasks:
-            callers = [Caller(tasks, pool) for _ in range(3)]
-            await settle()
-            await pool.aclose()
+    async with Pool(FakeConnector(), max_size=1, name="toys", clock=clock) as pool, anyio.create_task_group() as tasks:
+        callers = [Caller(tasks, pool) for _ in range(3)]
+        await settle()
+        await pool.aclose()
+        await settle()
         for caller in callers:
             assert isinstance(caller.error, PoolClosed)
             assert caller.text == "toys was closed while this caller waited"
@@ -372,8 +372,9 @@ async def test_an_exception_of_the_body_comes_out_while_dials_and_closes_fail() 
 
 async def test_the_end_of_a_cancelled_scope_closes_everything_all_the_same() -> None:
     connector = FakeConnector.always()
+    pool = Pool(connector, reset=FakeConnection.reset)
     with anyio.CancelScope() as scope:
-        async with Pool(connector, reset=FakeConnection.reset) as pool:
+        async with pool:
             await prove_capacity(pool, 3)
             handle = await pool.get()
             handle.release()
@@ -411,9 +412,10 @@ async def test_a_body_that_was_cancelled_gives_holders_their_grace() -> None:
 
 async def test_a_pool_opened_in_a_cancelled_scope_closes_again() -> None:
     connector = FakeConnector.always()
+    pool = Pool(connector, min_idle=1)
     with anyio.CancelScope() as scope:
         scope.cancel()
-        async with Pool(connector, min_idle=1) as pool:
+        async with pool:
             await pool.get()
     assert scope.cancelled_caught
     assert pool.statistics().size == 0

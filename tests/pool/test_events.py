@@ -62,13 +62,14 @@ async def test_the_life_of_a_connection_is_told_in_order_with_its_times() -> Non
         caller = Caller(tasks, pool)
         dial = await recorder.connector.next_dial()
         await recorder.clock.advance(2)
-        connection = dial.succeed()
+        dial.succeed()
         await settle()
         await recorder.clock.advance(3)
         caller.release()
         await recorder.clock.advance(1)
         async with pool.get():
             await recorder.clock.advance(4)
+    (connection,) = recorder.connector.connections
     assert recorder.events == [
         GetWaiting(1),
         DialStarted(1),
@@ -82,12 +83,12 @@ async def test_the_life_of_a_connection_is_told_in_order_with_its_times() -> Non
 
 
 async def test_a_failed_dial_is_told_with_its_error_and_its_time() -> None:
-    recorder = Recorder(FakeConnector())
+    recorder, error = Recorder(FakeConnector()), OSError("no such host")
     async with recorder.pool as pool, anyio.create_task_group() as tasks:
         Caller(tasks, pool)
         dial = await recorder.connector.next_dial()
         await recorder.clock.advance(2)
-        error = dial.fail()
+        dial.fail(error)
         await settle()
     assert recorder.events == [GetWaiting(1), DialStarted(1), DialFailed(1, DialEnd.ERROR, error, 2.0)]
 

@@ -67,10 +67,12 @@ async def test_the_text_tells_limits_and_what_everybody_is_doing() -> None:
 
 async def test_the_text_of_a_pool_without_a_limit_says_so() -> None:
     clock, connector = ManualClock(), FakeConnector()
-    async with Pool(connector, max_size=None, connect_timeout=None, clock=clock) as pool:
-        async with anyio.create_task_group() as tasks:
-            caller = Caller(tasks, pool)
-            await clock.advance(30)
+    async with (
+        Pool(connector, max_size=None, connect_timeout=None, clock=clock) as pool,
+        anyio.create_task_group() as tasks,
+    ):
+        caller = Caller(tasks, pool)
+        await clock.advance(30)
         assert "1 places in use (no limit)" in caller.text
         assert "held longest" not in caller.text
         assert caller.error is not None

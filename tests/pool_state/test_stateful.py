@@ -238,15 +238,22 @@ class BigWorld(World):
 
     def _do_get(self, index: int) -> None:
         state, user = self.state, self.users[index]
-        settings, waiting, supply = state.settings, state.queue.waiting, state._supply()
+        limit, waiting, idle = state.settings.max_waiting, state.queue.waiting, state.entries.idle
         super()._do_get(index)
         if user.free and not state.closing:
-            assert settings.max_waiting is not None, "PoolFull without a limit"
-            able = supply + state.entries.idle
-            assert waiting - able >= settings.max_waiting, "PoolFull although there is room to wait"
-        if user.waiter is not None and settings.max_waiting is not None and not settings.race_delay:
-            assert state.queue.waiting - state._supply() <= settings.max_waiting, "more wait than max_waiting"
+            assert limit is not None, "PoolFull without a limit"
+            able = state._supply() + state.entries.idle
+            assert waiting - able >= limit, "PoolFull although something can serve"
+            assert waiting - able >= limit + self._room_to_dial(), "PoolFull although dials can serve"
+        if user.waiter is not None and limit is not None and not idle:
+            assert state.queue.waiting - state._supply() <= limit + self._room_to_dial(), "more wait than max_waiting"
         self.gets += not (state.closing and user.free)
+
+    def _room_to_dial(self) -> int:
+        limits, dials = self.state.settings, self.state.dials.running
+        connecting = math.inf if limits.max_connecting is None else limits.max_connecting - dials
+        places = math.inf if limits.max_size is None else limits.max_size - self.state.places
+        return max(0, int(min(connecting, places, 100)))
 
     def _do_get_at_once(self, index: int) -> None:
         user = self.users[index]

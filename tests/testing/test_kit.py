@@ -233,9 +233,10 @@ async def test_dials_are_answered_by_hand_in_any_order() -> None:
         await settle()
         given = OSError("mine")
         assert first.fail(given) is given
-    assert outcomes == [connection, error, given]
-    assert isinstance(error, ConnectionRefusedError)
-    assert connector.connections == connector.open == [connection]
+        await settle()
+        assert outcomes == [connection, error, given]
+        assert isinstance(error, ConnectionRefusedError)
+        assert connector.connections == connector.open == [connection]
 
 
 async def test_a_dial_may_be_answered_with_a_connection_of_ones_own() -> None:
@@ -267,8 +268,9 @@ async def test_a_cancelled_dial_knows_that_it_was_cancelled() -> None:
     connector = FakeConnector()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dial, connector, [])
-        cancelled = await connector.next_dial()
+        await settle()
         tasks.cancel_scope.cancel()
+    (cancelled,) = connector.dials
     assert cancelled.cancelled
     assert not cancelled.pending
     with pytest.raises(AssertionError, match="has ended already"):

@@ -731,6 +731,7 @@ class PoolState(Generic[T]):
         self._review_flags()
         self._notify(ConnectionReleased, entry.connection, now - entry.since)
         self._notify(ConnectionClosed, entry.connection, CloseReason.TAKEN, None)
+        self._rebalance(now)  # perhaps no release can come any more that a race_delay would wait for
         self._rest()
 
     def insert(self, connection: T, holder: object, now: float) -> Entry[T]:

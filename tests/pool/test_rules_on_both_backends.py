@@ -21,7 +21,7 @@ from unittest.mock import patch
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from wspool import Pool, PoolClosed, Pooled, PoolEvent
 from wspool.testing import FakeConnection, FakeConnector, FakeDial, Fault, ManualClock, check_invariants, settle
@@ -478,7 +478,27 @@ def _no_logs() -> Iterator[None]:
     logger.disabled = False
 
 
+PLAIN = {"max_size": 1, "race_delay": 0.0, "validate_bypass_interval": 0.0}
+
+# With max_waiting=0, and all places taken by an idle connection that had to be validated, everybody was turned away.
+IDLE_BUT_UNCHECKED = Play({**PLAIN, "max_waiting": 0}, True, False, [[("get", 0)], [("dial_succeeds", 0)]])
+# take() left nobody to wait for, but the next caller waited out its race_delay.
+TAKEN_FROM_A_WAITER = Play(
+    {**PLAIN, "max_size": 2, "race_delay": 0.3},
+    False,
+    False,
+    [[("get", 0)], [("dial_succeeds", 0)], [("get", 0)], [("take", 0)]],
+)
+# The task that had got the connection had ended, and another at its address was accused of holding it.
+HELD_FOR_AN_ENDED_TASK = Play(
+    PLAIN, False, False, [[("get", 0)], [("dial_succeeds", 0)], [("get", 0)], [("get", 0)], [("pause", 5)]]
+)
+
+
 @given(plays())
+@example(IDLE_BUT_UNCHECKED)
+@example(TAKEN_FROM_A_WAITER)
+@example(HELD_FOR_AN_ENDED_TASK)
 def test_the_rules_hold_in_each_step_and_no_event_loop_makes_a_difference(play: Play) -> None:
     records = {name: play.perform_on(*loop) for name, loop in LOOPS.items()}
     for name, record in records.items():

@@ -39,6 +39,7 @@ class Job(Generic[T]):
 
     __slots__ = (
         "cancelled",
+        "cleared",
         "connect",
         "deadline",
         "entry",
@@ -66,6 +67,8 @@ class Job(Generic[T]):
         """For a dial: the waiter that it was started for, while that one waits."""
         self.connect: Callable[[], Any] | None = None
         """For a dial: what to open the connection with, if not the pool's own."""
+        self.cleared = False
+        """For a dial: it began before a `clear()`, so what it brings must not be used."""
         self.reason: CloseReason | None = None
         """For a close: why."""
         self.error: BaseException | None = None

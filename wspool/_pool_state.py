@@ -282,9 +282,13 @@ class PoolState(Generic[T]):
         return waiter
 
     def _check_room(self, waiting: int) -> None:
-        """Turn a caller away if too many wait for a release: more than dials can serve, begun or yet to begin."""
+        """Turn a caller away if too many wait for a release: more than checks and dials can serve.
+
+        That is, those that have begun, and those that may still begin. (Idle connections are left to
+        a caller who queues only if they have to be checked first.)
+        """
         room = max(0, min(self._max_connecting - self.dials.running, self._max_size - self.places))
-        if waiting - self._supply() - room >= self._max_waiting:
+        if waiting - self._supply() - self.entries.idle - room >= self._max_waiting:
             self._counts.rejected += 1
             limit = self.settings.max_waiting
             raise PoolFull(f"{waiting} callers wait already, and max_waiting={limit}: try again later, or allow more")
@@ -649,7 +653,7 @@ class PoolState(Generic[T]):
         self._counts.last_dial_error = None
         self._counts.opened += 1
         entry = self._admit(connection, job.number, now - job.started, now)
-        if job.cancelled is DialEnd.CLEARED:
+        if job.cleared:
             self._retired.add(entry)
         if self.queue.waiting and not self._condemned(entry, now, was_idle=False):
             self._counts.dials_won += 1
@@ -848,6 +852,7 @@ class PoolState(Generic[T]):
         self._retired.update(self.entries.held())
         for job in list(self.jobs):
             if job.kind is not CLOSE:
+                job.cleared = True
                 self._cancel_job(job, DialEnd.CLEARED if job.kind is CONNECT else CloseReason.CLEARED)
         self._review_flags()
         self._rebalance(now)
@@ -863,7 +868,7 @@ class PoolState(Generic[T]):
         for entry in reversed(kept):
             self.entries.push(entry)
         self._rebalance(now)
-        self._arm(self._next_deadline())
+        self._set_alarm(self._next_deadline())
 
     def begin_closing(self, now: float, grace: float) -> None:
         """Hand out nothing any more; holders have `grace` seconds. Called again, it can only hasten."""

@@ -129,6 +129,29 @@ async def test_a_clear_ends_checks_and_resets_under_way(hook: str) -> None:
         assert (await use(pool)).number == 2
 
 
+async def test_what_a_dial_brings_that_had_been_given_up_before_a_clear_is_not_used() -> None:
+    clock, answered = ManualClock(), anyio.Event()
+    opened: list[FakeConnection] = []
+
+    async def connect() -> FakeConnection:
+        if not opened:
+            with anyio.CancelScope(shield=True):
+                await answered.wait()
+        opened.append(FakeConnection(len(opened) + 1))
+        return opened[-1]
+
+    async with Pool(connect, connect_timeout=1, clock=clock) as pool:
+        async with anyio.create_task_group() as tasks:
+            caller = Caller(tasks, pool)
+            await clock.advance(1)
+            assert isinstance(caller.error, PoolTimeout)
+        pool.clear()
+        answered.set()
+        await settle()
+        assert opened[0].closes == 1
+        assert (await use(pool)).number == 2
+
+
 async def test_what_is_opened_after_a_clear_stays() -> None:
     async with Pool(FakeConnector.always()) as pool:
         pool.clear()
@@ -260,6 +283,17 @@ async def test_a_larger_min_idle_warms_up_at_once() -> None:
         assert pool.statistics().idle == 2
         pool.resize(min_idle=0)
         check_invariants(pool)
+
+
+async def test_without_a_min_idle_any_more_no_timer_waits_to_dial_again() -> None:
+    clock, connector = ManualClock(), FakeConnector()
+    async with Pool(connector, min_idle=1, clock=clock) as pool:
+        (await connector.next_dial()).fail()
+        await settle()
+        assert clock.deadlines
+        pool.resize(min_idle=0)
+        await settle()
+        assert not clock.deadlines
 
 
 async def test_a_size_that_is_not_named_stays() -> None:

@@ -290,6 +290,18 @@ async def test_max_waiting_holds_while_dials_are_delayed() -> None:
             handle.release()
 
 
+async def test_a_caller_that_an_idle_connection_is_checked_for_does_not_count_as_waiting_for_a_release() -> None:
+    async def validate(connection: FakeConnection) -> bool:
+        return True
+
+    async with Pool(
+        FakeConnector.always(), validate=validate, max_size=1, max_waiting=0, validate_bypass_interval=0
+    ) as pool:
+        first = await use(pool)
+        assert await use(pool) is first
+        assert pool.statistics().rejected == 0
+
+
 async def test_max_waiting_counts_live_callers_only() -> None:
     async with Pool(FakeConnector.always(), max_size=1, max_waiting=1) as pool:
         async with anyio.create_task_group() as tasks:
@@ -478,6 +490,20 @@ async def test_a_delayed_dial_is_not_forgotten_when_something_else_expires_befor
 async def test_the_race_delay_is_not_waited_for_where_no_release_can_come() -> None:
     async with Pool(FakeConnector.always(), race_delay=60, clock=ManualClock()) as pool:
         assert (await use(pool)).number == 1
+
+
+async def test_the_race_delay_ends_when_the_last_connection_that_could_come_back_is_taken_out() -> None:
+    async with Pool(FakeConnector.always(), race_delay=60, clock=ManualClock()) as pool:
+        async with anyio.create_task_group() as tasks:
+            handle = await pool.get()
+            caller = Caller(tasks, pool)
+            await settle()
+            assert caller.waits
+            await handle.take().aclose()
+            await settle()
+            assert caller.connection.number == 2
+            handle.release()
+            caller.release()
 
 
 @pytest.mark.parametrize("winner", ["release", "dial"])

@@ -662,7 +662,17 @@ ARGUMENTS: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "tick": (),
 }
 # How often, compared with the others.
-WEIGHTS = {"live": 15, "get": 3, "go_well": 2, "advance": 3, "tick": 2, "close": 2}
+WEIGHTS = {
+    "live": 16,
+    "get": 4,
+    "cancel": 4,
+    "go_well": 2,
+    "clear": 2,
+    "resize": 2,
+    "advance": 3,
+    "tick": 3,
+    "close": 2,
+}
 
 
 @st.composite
@@ -695,7 +705,7 @@ class PoolMachine(RuleBasedStateMachine):
         jitters=st.lists(
             st.sampled_from([0.0, 0.5, 0.999]) | st.floats(0, 1, exclude_max=True), min_size=1, max_size=3
         ),
-        spared=st.sets(st.sampled_from(TROUBLE)),
+        spared=st.sets(st.sampled_from(TROUBLE), max_size=3),
         lifespan=st.sampled_from([10, 40, 1000]),
     )
     def open(self, spared: set[str], lifespan: int, **drawn: Any) -> None:
@@ -815,4 +825,6 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestStateful = PoolMachine.TestCase
-TestStateful.settings = profile(stateful_step_count=2 * profile().stateful_step_count)
+TestStateful.settings = profile(
+    max_examples=2 * profile().max_examples, stateful_step_count=2 * profile().stateful_step_count
+)

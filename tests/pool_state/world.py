@@ -172,7 +172,7 @@ class World:
 
     def do(self, move: Move) -> None:
         """Let it happen, as the shell would, and check the step."""
-        before = {entry: entry.state for entry in self.state.entries.all}
+        before = {entry: (entry.state, entry.owner) for entry in self.state.entries.all}
         queued = {user.waiter: user.waiter.state for user in self.users if user.waiter is not None}
         waiting = [waiter for waiter in self.state.queue.waiters if waiter.state is WAITING]
         getattr(self, f"_do_{move[0]}")(*move[1:])
@@ -386,11 +386,14 @@ class World:
         served = [waiter.state is RESERVED for waiter in stood]
         assert served == sorted(served, reverse=True), "L2: a waiter was passed over"
 
-    def _note_transitions(self, before: dict[Entry[Toy], EntryState], queued: dict[Waiter[Toy], WaiterState]) -> None:
+    def _note_transitions(
+        self, before: dict[Entry[Toy], tuple[EntryState, Any]], queued: dict[Waiter[Toy], WaiterState]
+    ) -> None:
         now = {entry: entry.state for entry in self.state.entries.all}
-        for entry, old in before.items():
+        for entry, (old, owner) in before.items():
             new = now.get(entry, EntryState.GONE)
-            if new is not old:
+            passed_on = new is EntryState.RESERVED and entry.owner is not owner
+            if new is not old or passed_on:
                 self.transitions.add((f"Entry.{old.name}", new.name))
         for waiter, was in queued.items():
             if waiter.state is not was:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.event_loops import eager_loop
+
 settings.register_profile(
     "fast", max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
@@ -25,16 +27,8 @@ def _backends() -> list[Any]:
     if importlib.util.find_spec("uvloop") is not None:
         backends.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
     if sys.version_info >= (3, 12):
-        backends.append(pytest.param(("asyncio", {"loop_factory": _eager_loop}), id="eager"))
+        backends.append(pytest.param(("asyncio", {"loop_factory": eager_loop}), id="eager"))
     return backends
-
-
-def _eager_loop() -> Any:
-    import asyncio
-
-    loop = asyncio.new_event_loop()
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
-    return loop
 
 
 @pytest.fixture(params=_backends())

@@ -203,7 +203,7 @@ class Pool(Generic[T]):
         _check_name(name)
         if clock is not None and not (hasattr(clock, "now") and hasattr(clock, "sleep_until")):
             raise TypeError(f"clock must have now() and sleep_until(), got {clock!r}")
-        self.name = name if name is not None else f"pool of {_name_of(connect)}"
+        self.name: str = name if name is not None else f"pool of {_name_of(connect)}"
         self._connect = connect
         self._validate = validate
         self._reset = reset

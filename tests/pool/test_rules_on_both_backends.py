@@ -7,7 +7,6 @@ of each caller, all figures, the timers, the closes. The rules are checked in ea
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import logging
 import random
@@ -23,6 +22,7 @@ import pytest
 from anyio.abc import TaskGroup
 from hypothesis import example, given, strategies as st
 
+from tests.event_loops import eager_loop
 from wspool import Pool, PoolClosed, Pooled, PoolEvent
 from wspool.testing import FakeConnection, FakeConnector, FakeDial, Fault, ManualClock, check_invariants, settle
 
@@ -395,13 +395,6 @@ class LoadedDice(random.Random):
         return 0.0
 
 
-def _eager_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    if sys.version_info >= (3, 12):
-        loop.set_task_factory(asyncio.eager_task_factory)
-    return loop
-
-
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {"asyncio": ("asyncio", {}), "trio": ("trio", {})}
 if importlib.util.find_spec("uvloop") is not None:
     LOOPS["uvloop"] = ("asyncio", {"use_uvloop": True})
@@ -510,4 +503,4 @@ def test_the_rules_hold_in_each_step_and_no_event_loop_makes_a_difference(play: 
 def test_the_rules_hold_with_eager_tasks_and_they_make_no_difference(play: Play) -> None:
     """One act at a moment: an eager task runs between two acts of a moment, and others do not."""
     expected = play.perform_on("asyncio", {})
-    assert_equal_records(expected, play.perform_on("asyncio", {"loop_factory": _eager_loop}), "eager asyncio")
+    assert_equal_records(expected, play.perform_on("asyncio", {"loop_factory": eager_loop}), "eager asyncio")

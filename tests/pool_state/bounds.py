@@ -19,8 +19,9 @@ STATES = int(os.environ.get("WSPOOL_EXPLORE_STATES", "4000"))
 
 
 def _settings(**changes: Any) -> PoolSettings:
-    timeless = {"acquire_timeout": None, "connect_timeout": None, "idle_timeout": None}
-    return PoolSettings(**{"max_size": PLACES, **timeless, **changes})
+    timeless: dict[str, Any] = {"acquire_timeout": None, "connect_timeout": None, "idle_timeout": None}
+    settings = {"max_size": PLACES, **timeless, **changes}
+    return PoolSettings(**settings)
 
 
 _CLOCKED = {

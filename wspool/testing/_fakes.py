@@ -37,10 +37,10 @@ class FakeConnection:
         self.on_close: BaseException | Fault | None = None
         self.on_validate: BaseException | Fault | bool | None = None
         self.on_reset: BaseException | Fault | None = None
-        self.closes = 0
+        self.closes: int = 0
         """How often `aclose` was called: exactly once is right."""
-        self.validations = 0
-        self.resets = 0
+        self.validations: int = 0
+        self.resets: int = 0
         self._user: object = None
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class FakeDial:
         self._connector = connector
         self._answered = anyio.Event()
         self._answer: FakeConnection | BaseException | None = None
-        self.cancelled = False
+        self.cancelled: bool = False
         """Whether the pool cancelled it."""
 
     @property

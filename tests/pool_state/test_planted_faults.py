@@ -107,5 +107,7 @@ def _broken(fault: Fault) -> Any:
     source = textwrap.dedent(inspect.getsource(getattr(fault.owner, fault.method)))
     assert fault.old in source, "the code has changed: plant the fault anew"
     scope = dict(vars(sys.modules[fault.owner.__module__]))
-    exec(compile("from __future__ import annotations\n" + source.replace(fault.old, fault.new), "fault", "exec"), scope)
+    exec(
+        compile("from __future__ import annotations\n" + source.replace(fault.old, fault.new), "<fault>", "exec"), scope
+    )
     return scope[fault.method]

@@ -621,11 +621,9 @@ def _is_held_by(entry: Entry[Any], task: object) -> bool:
 
 
 def _call_site() -> str:
-    """The innermost frame outside this package."""
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_PACKAGE):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}"
-    return "an unknown place"
+    """The innermost frame outside this package. There is one: the event loop's, if no other."""
+    frame = next(frame for frame in reversed(traceback.extract_stack()) if not frame.filename.startswith(_PACKAGE))
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"
 
 
 def _check_name(name: object) -> None:

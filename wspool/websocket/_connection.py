@@ -1,0 +1,372 @@
+"""SHELL. A websocket as a stream of messages, over any byte stream of anyio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any
+
+import anyio
+from anyio import (
+    BrokenResourceError,
+    BusyResourceError,
+    CancelScope,
+    ClosedResourceError,
+    EndOfStream,
+    TypedAttributeSet,
+    typed_attribute,
+)
+from anyio.abc import ByteStream, ObjectStream
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from ._errors import ProtocolViolation, WebSocketClosed
+from ._protocol import (
+    BytesReceived,
+    CloseReceived,
+    Part,
+    PongReceived,
+    TextReceived,
+    Violation,
+    WebSocketProtocol,
+)
+from ._settings import WebSocketSettings
+
+# What a TLS stream of ours, and an asyncio transport, can give at once.
+READ_SIZE = 256 * 1024
+# Larger objects come from mmap, which makes sending ten times slower; and a frame delays a pong by its length.
+FRAME_SIZE = 64 * 1024
+
+# Codes with which a far end says that nothing went wrong: done, going away, no code.
+_WELL = frozenset((1000, 1001, 1005))
+# A client lets the server close TCP first (RFC 6455 section 7.1.1), for so long.
+_LINGER = 1.0
+
+
+class WebSocketAttribute(TypedAttributeSet):
+    """What a websocket knows beside the attributes of its transport."""
+
+    subprotocol: str | None = typed_attribute()
+    """The subprotocol agreed upon (RFC 6455 section 1.9)."""
+    client: bool = typed_attribute()
+    """Whether this is the client's end."""
+
+
+def random_keys() -> Callable[[], bytes]:
+    """Masking keys from the operating system's generator, fetched by the dozen (RFC 6455 section 10.3)."""
+
+    def cut() -> Generator[bytes, None, None]:
+        while True:
+            stock = os.urandom(256)
+            yield from (stock[start : start + 4] for start in range(0, 256, 4))
+
+    return cut().__next__
+
+
+class WebSocketConnection(ObjectStream["bytes | str"]):
+    """A websocket after its handshake: sends and receives whole messages, `bytes` or `str`.
+
+    Any number of tasks may send, one may receive. Pings are answered while somebody receives or
+    sends; nothing is read while nobody receives, so that backpressure goes from end to end.
+
+    A send that is cancelled has sent nothing, or marks the connection broken, which the next use
+    says. A cancelled receive loses nothing.
+    """
+
+    def __init__(
+        self,
+        transport: ByteStream,
+        *,
+        client: bool,
+        settings: WebSocketSettings | None = None,
+        subprotocol: str | None = None,
+        received: bytes = b"",
+        fast: bool = True,
+    ) -> None:
+        """Take over a transport on which the handshake has been made.
+
+        `connect_websocket` and `accept_websocket` do that.
+
+        Args:
+            transport: Any byte stream of anyio; it is the connection's to close from now on.
+            client: Whether this end is the client, which has to mask.
+            settings: Limits and times.
+            subprotocol: The one agreed upon in the handshake.
+            received: What has been read from the transport after the handshake.
+            fast: False lets wsproto read and write all payloads, several times slower.
+        """
+        self._transport = transport
+        self._settings = settings if settings is not None else WebSocketSettings()
+        self._subprotocol = subprotocol
+        self._client = client
+        self._protocol = WebSocketProtocol(
+            client=client,
+            next_key=random_keys(),
+            max_frame_size=self._settings.max_frame_size,
+            max_message_size=self._settings.max_message_size,
+            fast=fast,
+        )
+        self._protocol.receive_data(received)
+        self._half_closes = False
+        """Whether their Close is an end of file, and ours goes out when this end has finished."""
+        self._writer = anyio.Lock(fast_acquire=True)
+        self._reading = False
+        self._read_ended: anyio.Event | None = None
+        self._closing = False
+        self._eof_sent = False
+        self._broken: str | None = None
+        """What has made this end unusable."""
+        self._cause: Exception | None = None
+        self._ending: WebSocketClosed | ProtocolViolation | None = None
+        """How their side of it has ended."""
+        self._parts: list[Part] = []
+        """Of the message that is being received: kept here, so that a cancelled receive loses nothing."""
+
+    # --- sending --------------------------------------------------------------------------------
+
+    async def send(self, item: bytes | bytearray | memoryview | str) -> None:
+        """Send a message: `str` as text, anything else as binary, in frames of 64 KiB at most.
+
+        Returns when the transport has taken all of it.
+
+        Raises:
+            ClosedResourceError: This end was closed, or has sent its end of file.
+            BrokenResourceError: The connection is broken, or they have closed it; the cause says more.
+        """
+        protocol = self._protocol
+        if isinstance(item, str):
+            await self._write(lambda: (protocol.send_text(item),))
+        else:
+            await self.send_frames(item, one_message=True)
+
+    async def send_frames(self, data: bytes | bytearray | memoryview, *, one_message: bool) -> None:
+        """Send binary data in frames of 64 KiB at most, which make one message, or each its own."""
+        view = memoryview(data).cast("B")
+        await self._write(lambda: self._frames(view, one_message=one_message))
+
+    def _frames(self, view: memoryview, *, one_message: bool) -> Generator[bytes, None, None]:
+        for start in range(0, max(1, len(view)), FRAME_SIZE):
+            last = start + FRAME_SIZE >= len(view)
+            part = view[start : start + FRAME_SIZE]
+            yield self._protocol.send_bytes(part, finished=last or not one_message)
+
+    async def send_eof(self) -> None:
+        """Send Close (1000): this end sends no more, and receives until they have closed as well.
+
+        Another `WebSocketStream` goes on sending until it has finished. Most other websockets answer
+        a Close at once and send nothing more, as RFC 6455 section 5.5.1 advises.
+        """
+        await checkpoint_if_cancelled()
+        async with self._writer:
+            self.check_usable()
+            self._eof_sent = True
+            if self._protocol.may_send:
+                await self._hand_over((self._protocol.send_close(1000),))
+
+    async def _write(self, frames: Callable[[], Iterable[bytes]]) -> None:
+        """The way out: one writer at a time, and what the protocol has to answer goes along."""
+        await checkpoint_if_cancelled()
+        async with self._writer:
+            self.check_usable()
+            if self._eof_sent:
+                raise ClosedResourceError("this end has sent its end of file")
+            if not self._protocol.may_send:
+                raise BrokenResourceError(str(self._ending)) from self._ending
+            await self._hand_over(frames())
+            await self._hand_over(self._answers())
+
+    def _answers(self) -> Generator[bytes, None, None]:
+        while self._protocol.owes_control:
+            yield self._protocol.control_to_send()
+
+    async def _hand_over(self, frames: Iterable[bytes]) -> None:
+        """Give frames to the transport. What interrupts that may have cut one off: no other can follow."""
+        try:
+            for frame in frames:
+                await self._transport.send(frame)
+        except BaseException as error:
+            self._break("a send was cut off, so nothing more can be sent", error)
+            raise
+
+    async def _answer(self) -> None:
+        """Send what the protocol has to answer, on behalf of a receive, whose cancellation must not cut it off.
+
+        A sender who is at it takes it along, so that receiving never waits for sending.
+        """
+        if self._protocol.owes_control and not self._writer.locked() and self._broken is None:
+            with CancelScope(shield=True), anyio.move_on_after(self._settings.close_timeout):
+                async with self._writer:
+                    await self._hand_over(self._answers())
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    async def receive(self) -> bytes | str:
+        """The next message: `bytes` of a binary one, `str` of a text.
+
+        Raises:
+            EndOfStream: They have closed; the cause is a `WebSocketClosed`.
+            BrokenResourceError: They closed with an error code, broke the protocol (the cause says
+                which), or the transport ended without a Close.
+            ClosedResourceError: This end was closed.
+            BusyResourceError: Another task receives.
+        """
+        while True:
+            part = await self.receive_part()
+            self._parts.append(part)
+            if part.finished:
+                parts, self._parts = self._parts, []
+                if isinstance(part, TextReceived):
+                    return "".join(part.data for part in parts if isinstance(part, TextReceived))
+                return b"".join(part.data for part in parts if isinstance(part, BytesReceived))
+
+    async def receive_part(self) -> Part:
+        """The next part of a message, as soon as it is there; see `receive` for errors."""
+        await checkpoint_if_cancelled()
+        if self._reading:
+            raise BusyResourceError("receiving from")
+        self.check_usable()
+        self._reading = True
+        try:
+            while (part := self.part_at_hand()) is None:
+                if self._ending is not None:
+                    await self._end(self._ending)
+                await self._answer()
+                await self._read()
+            return part
+        finally:
+            self._reading = False
+            if self._read_ended is not None:
+                self._read_ended.set()
+
+    def part_at_hand(self) -> Part | None:
+        """The next part, if it has been received already."""
+        event = self._protocol.next_event()
+        while isinstance(event, PongReceived):  # any byte is a sign of life, a pong no better one
+            event = self._protocol.next_event()
+        if isinstance(event, CloseReceived):
+            self._ending = WebSocketClosed(event.code, event.reason)
+            return None
+        if isinstance(event, Violation):
+            self._ending = ProtocolViolation(f"the far end broke the protocol: {event.reason}", event.code)
+            return None
+        return event
+
+    async def _read(self) -> None:
+        """Read from the transport, once."""
+        try:
+            data = await self._read_alive()
+        except EndOfStream:
+            self._break("the connection ended without a Close frame")
+            raise BrokenResourceError(self._broken) from None
+        except (BrokenResourceError, OSError) as error:
+            self._break("the connection is broken", error)
+            raise
+        self._protocol.receive_data(data, time.monotonic())
+
+    async def _read_alive(self) -> bytes:
+        """Read; if nothing comes for a while, ask whether anybody is there."""
+        interval, patience = self._settings.ping_interval, self._settings.ping_timeout
+        if interval is None:
+            return await self._transport.receive(READ_SIZE)
+        with anyio.move_on_after(interval):
+            return await self._transport.receive(READ_SIZE)
+        if self._protocol.may_send:
+            self._protocol.ask(os.urandom(4))
+            await self._answer()
+        with anyio.move_on_after(patience):
+            return await self._transport.receive(READ_SIZE)
+        self._break(f"no byte came within {patience:g} s after a ping")
+        raise BrokenResourceError(self._broken)
+
+    async def _end(self, ending: WebSocketClosed | ProtocolViolation) -> None:
+        """Their side has ended: answer, and raise what a receive has to say about it."""
+        if isinstance(ending, ProtocolViolation):
+            await self._answer()
+            self._break(str(ending), ending)
+            await anyio.aclose_forcefully(self._transport)
+        elif not self._half_closes and self._protocol.may_send:
+            self._protocol.answer_close(ending.code)
+            await self._answer()
+        if self._closing:
+            raise ClosedResourceError("the websocket was closed")
+        if isinstance(ending, WebSocketClosed) and ending.code in _WELL:
+            raise EndOfStream from ending
+        raise BrokenResourceError(str(ending)) from ending
+
+    # --- closing --------------------------------------------------------------------------------
+
+    async def aclose(self, code: int = 1000, reason: str = "") -> None:
+        """Close by the closing handshake, then the transport; within `close_timeout`, with or without it.
+
+        Cancelled, it closes the transport at once. A receive under way in another task ends with
+        ClosedResourceError.
+
+        Args:
+            code: For the Close frame (RFC 6455 section 7.4).
+            reason: For it too, up to 123 bytes of UTF-8.
+        """
+        if self._closing:
+            await checkpoint_if_cancelled()
+            return
+        self._closing = True
+        try:
+            with anyio.move_on_after(self._settings.close_timeout):
+                if self._broken is None:
+                    await self._shake_hands(code, reason)
+                await self._transport.aclose()
+                return
+        except (BrokenResourceError, ClosedResourceError, EndOfStream, OSError):
+            pass  # what breaks now has no reader any more
+        finally:
+            await anyio.aclose_forcefully(self._transport)
+
+    async def _shake_hands(self, code: int, reason: str) -> None:
+        """Close frames both ways (RFC 6455 section 7.1.2), then let the server close first."""
+        async with self._writer:
+            if self._protocol.may_send:
+                await self._hand_over((self._protocol.send_close(code, reason),))
+        if self._reading:
+            self._read_ended = anyio.Event()
+            await self._read_ended.wait()
+        while self._ending is None:
+            if self.part_at_hand() is None and self._ending is None:
+                await self._read()
+        if self._client:
+            with anyio.move_on_after(_LINGER):
+                while True:
+                    await self._transport.receive(READ_SIZE)
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def become_stream(self) -> None:
+        """From now on messages have no meaning, and a Close ends one direction only."""
+        self._half_closes = True
+        self._protocol.max_message_size = None
+        self._protocol.accepts_text = False
+
+    def _break(self, reason: str, cause: BaseException | None = None) -> None:
+        if self._broken is None:
+            self._broken = reason
+            self._cause = cause if isinstance(cause, Exception) else None
+
+    def check_usable(self) -> None:
+        """Raise if this end was closed, or is broken."""
+        if self._closing:
+            raise ClosedResourceError("the websocket was closed")
+        if self._broken is not None:
+            raise BrokenResourceError(self._broken) from self._cause
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Those of the transport, and `WebSocketAttribute`."""
+        return {
+            **self._transport.extra_attributes,  # pyright: ignore[reportUnknownMemberType]  # anyio leaves it open
+            WebSocketAttribute.subprotocol: lambda: self._subprotocol,
+            WebSocketAttribute.client: lambda: self._client,
+        }
+
+    def __repr__(self) -> str:
+        """The side and the state."""
+        side = "client" if self._client else "server"
+        state = "closed" if self._closing else f"broken: {self._broken}" if self._broken else self._protocol.state.name
+        return f"<WebSocketConnection, {side}, {state.lower()}>"

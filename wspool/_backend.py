@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._wait_queue import Waiter
 
 _FOREIGN = (
-    "this pool belongs to another event loop or thread: use one pool for each event loop, "
+    "{name} belongs to another event loop or thread: use one pool for each event loop, "
     "and anyio.from_thread to reach it from a worker thread"
 )
 
@@ -98,8 +98,9 @@ class Backend(Protocol):
 class AsyncioBackend:
     """asyncio, with its default loop, uvloop, or any other."""
 
-    def __init__(self) -> None:
-        """Bind to the running loop."""
+    def __init__(self, name: str) -> None:
+        """Bind to the running loop; `name` is the pool's, for errors."""
+        self._name = name
         self.loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = self.loop.time
         if type(self.loop).time is asyncio.BaseEventLoop.time:
@@ -116,7 +117,7 @@ class AsyncioBackend:
             task = self.task_in(self.loop)
             if task is not None or events._get_running_loop() is self.loop:
                 return task
-        raise PoolMisuse(_FOREIGN)
+        raise PoolMisuse(_FOREIGN.format(name=self._name))
 
     def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
         """Turns of the loop: as many as it needs to deliver the cancellation of a scope, or of the task."""
@@ -156,8 +157,9 @@ class AsyncioBackend:
 class TrioBackend:
     """trio."""
 
-    def __init__(self) -> None:
-        """Bind to the running loop."""
+    def __init__(self, name: str) -> None:
+        """Bind to the running loop; `name` is the pool's, for errors."""
+        self._name = name
         import trio
 
         self._trio = trio.lowlevel
@@ -176,7 +178,7 @@ class TrioBackend:
                 return self._trio.current_task()
         except RuntimeError:
             pass  # not inside trio, or in trio but in no task
-        raise PoolMisuse(_FOREIGN)
+        raise PoolMisuse(_FOREIGN.format(name=self._name))
 
     def pause(self, *, fully: bool) -> Generator[Any, Any, None]:
         """A checkpoint, or the half of one that raises a cancellation."""
@@ -217,12 +219,12 @@ class TrioBackend:
             pass
 
 
-def current_backend() -> Backend:
+def current_backend(name: str) -> Backend:
     """The backend of the running event loop."""
     # anyio has no public question for this, and sniffio is no longer among its dependencies.
     if "trio" in sys.modules and _in_trio():
-        return TrioBackend()
-    return AsyncioBackend()
+        return TrioBackend(name)
+    return AsyncioBackend(name)
 
 
 def _in_trio() -> bool:

@@ -20,8 +20,11 @@ def explain_timeout(
         f"{name}: no connection after {waited:.3g} s ({cause})",
         f"{figures.size} places in use ({limit}): {figures.held} held, {figures.idle} idle, "
         f"{figures.dialling} dialling, {figures.reserved} reserved, {figures.validating} validating, "
-        f"{figures.resetting} resetting, {figures.closing} closing; {figures.waiting} still waiting",
+        f"{figures.resetting} resetting, {figures.closing} closing, {figures.taken} taken out; "
+        f"{figures.waiting} still waiting",
     ]
+    if figures.taken:
+        parts.append("a place whose connection was taken out by take() is free when its handle is released")
     if figures.held:
         parts.append(f"held longest: {figures.longest_held:.3g} s by {holder}")
     if figures.last_dial_error is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import random
-import traceback
+import sys
 import weakref
 from contextvars import copy_context
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Self
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from ._backend import Backend, Clock, LoopClock, current_backend
 from ._entries import Entry, T
@@ -82,6 +83,7 @@ class Pool(Generic[T]):
         "_loop",
         "_now",
         "_on_event",
+        "_plight",
         "_reference",
         "_reset",
         "_settings",
@@ -90,8 +92,10 @@ class Pool(Generic[T]):
         "_task_in",
         "_tasks",
         "_thread",
+        "_timeless",
         "_timer",
         "_trace_holders",
+        "_unbegun",
         "_validate",
         "name",
     )
@@ -113,7 +117,7 @@ class Pool(Generic[T]):
         max_uses: int | None = None,
         race_delay: float = 0.0,
         abandoned_dial_grace: float = 5.0,
-        is_reusable: Callable[[T], object] | None = None,
+        is_reusable: Callable[[T], bool] | None = None,
         validate: Callable[[T], Awaitable[object]] | None = None,
         validate_timeout: float = 5.0,
         validate_bypass_interval: float = 1.0,
@@ -162,7 +166,7 @@ class Pool(Generic[T]):
             close_timeout: How long a close may take before its task is cancelled.
             on_event: Called with each `PoolEvent`; must be quick. Its exceptions are logged.
             trace_holders: Record where each connection was acquired, for the `ResourceWarning` about
-                forgotten handles. Costs some microseconds a get.
+                forgotten handles. Costs about a microsecond a get.
             name: The pool's name in errors and logs.
             clock: Another source of time, for tests.
 
@@ -191,6 +195,8 @@ class Pool(Generic[T]):
             close_timeout=close_timeout,
         )
         _check_callable("connect", connect)
+        if iscoroutinefunction(is_reusable):
+            raise TypeError(f"is_reusable must not be async, got {is_reusable!r}: use validate for what is awaited")
         for argument, hook in (
             ("is_reusable", is_reusable),
             ("validate", validate),
@@ -213,6 +219,7 @@ class Pool(Generic[T]):
         self._given_clock = clock
         self._state: PoolState[T] = PoolState(
             self._settings,
+            name=self.name,
             is_reusable=is_reusable,
             validates=validate is not None,
             resets=reset is not None,
@@ -222,6 +229,12 @@ class Pool(Generic[T]):
         self._reference: weakref.ref[Pool[T]] = weakref.ref(self)
         self._draining = False
         self._entered = False
+        self._unbegun: set[Job[T]] = set()
+        """Jobs whose tasks were started and have not run yet."""
+        self._timeless = False
+        """Whether the timer was ended by somebody else: then no deadline will come."""
+        self._plight: tuple[PoolStatistics, str, frozenset[int]] | None = None
+        """What a time-out tells: figures, longest holder, ids of all holders. Taken once for all who fail together."""
 
         # What a hit needs of the backend; until it is known, `_arrive` refuses.
         self._thread = -1
@@ -250,7 +263,7 @@ class Pool(Generic[T]):
         if self._entered:
             raise PoolMisuse(f"{self.name} was entered before: make a new Pool")
         self._entered = True
-        self._backend = current_backend()
+        self._backend = current_backend(self.name)
         self._clock = self._given_clock if self._given_clock is not None else LoopClock(self._backend)
         self._now = self._clock.now
         self._context = copy_context()
@@ -264,8 +277,12 @@ class Pool(Generic[T]):
         if not self._trace_holders:
             self._task_in = self._backend.task_in
         self._thread = get_ident()
-        self._state.warm_up(self._now())
-        self._drain()
+        try:
+            self._state.warm_up(self._now())
+            self._drain()
+        except BaseException as error:  # an interrupt of the observer
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
@@ -284,12 +301,15 @@ class Pool(Generic[T]):
             # A bare task.cancel() respects no shield: hasten, and let the cancellation through.
             self._state.force_close(self._now())
             self._drain()
+            with anyio.CancelScope(shield=True):
+                await self._start_again()
             raise
         finally:
             self._timer.cancel()
             crashed = self._tasks.cancel_scope.cancel_called
             leave = (exc_type, exc, tb) if crashed else (None, None, None)
             outcome = await self._tasks.__aexit__(*leave)
+            self._bury()
         return outcome if crashed else None
 
     async def aclose(self, *, grace: float = 5.0) -> None:
@@ -305,16 +325,44 @@ class Pool(Generic[T]):
         check_time("grace", grace, finite=False)
         self._backend.home()
         self._state.begin_closing(self._now(), grace)
+        if self._timeless:
+            self._state.force_close(self._now())
         self._drain()
+        await self._start_again()
         await self._emptied.wait()
 
+    async def _start_again(self) -> None:
+        """Start jobs anew whose tasks were cancelled before they began, for example by asyncio.run at its end.
+
+        On asyncio such a task never runs at all, not even its `finally`.
+        """
+        ordered = self._unbegun.copy()
+        for _ in range(2 if ordered else 0):  # then all have begun that ever will
+            await checkpoint()
+        for job in ordered & self._unbegun:
+            self._start(job)
+
+    def _bury(self) -> None:
+        """The tasks have ended. Report the jobs of those that never began."""
+        for job in self._unbegun.copy():
+            self._unbegun.discard(job)
+            self._report(job, _NOTHING, PoolError(f"{self.name}: the task of a {job.kind.name.lower()} was cancelled"))
+
     async def _run_timer(self) -> None:
-        with self._timer:
-            while True:
-                with anyio.CancelScope() as self._sleep:
-                    await self._clock.sleep_until(self._state.alarm)
-                if self._state.alarm <= self._now():
-                    self._state.expire(self._now())
+        try:
+            with self._timer:
+                while True:
+                    with anyio.CancelScope() as self._sleep:
+                        await self._clock.sleep_until(self._state.alarm)
+                    if self._state.alarm <= self._now():
+                        self._state.expire(self._now())
+                        self._drain()
+        finally:
+            if not self._timer.cancel_called:
+                # Somebody cancelled this very task: nothing may wait for a deadline any more.
+                self._timeless = True
+                if self._state.closing:
+                    self._state.force_close(self._now())
                     self._drain()
 
     # --- getting --------------------------------------------------------------------------------
@@ -349,7 +397,12 @@ class Pool(Generic[T]):
             PoolClosed: The pool is closing or closed.
             PoolMisuse: The pool was not entered, or belongs to another loop.
         """
-        entry = self._state.take_idle(self._holder(), self._now())
+        holder = self._holder()
+        try:
+            entry = self._state.take_idle(holder, self._now())
+        except BaseException:
+            self._drain()  # an interrupt in is_reusable: its connection is to be closed
+            raise
         if entry is None:
             self._drain()
             if self._state.closing:
@@ -402,23 +455,24 @@ class Pool(Generic[T]):
         self._drain()
 
     def _refusal(self, waiter: Waiter[T], task: Any) -> BaseException:
-        error = waiter.error
+        error, waiter.error = waiter.error, None
         assert error is not None
         if not isinstance(error, Refusal):
             return error
         if error is Refusal.CLOSED:
             return PoolClosed(f"{self.name} was closed while this caller waited")
-        now = self._now()
-        figures = self._state.statistics(now)
+        if self._plight is None:
+            self._plight = self._take_plight()
+        figures, holder, holders = self._plight
         limit = getattr(self._settings, error.value)
         refused = PoolTimeout(
             explain_timeout(
                 self.name,
                 f"{error.value}={limit:g} s",
-                now - waiter.since,
+                self._now() - waiter.since,
                 figures,
-                holder=self._longest_holder(),
-                holds_itself=any(_is_held_by(entry, task) for entry in self._state.entries.held()),
+                holder=holder,
+                holds_itself=id(task) in holders,
             )
         )
         refused.__cause__ = figures.last_dial_error
@@ -429,13 +483,14 @@ class Pool(Generic[T]):
         task = self._backend.home()
         return None if task is None else weakref.ref(task)
 
-    def _longest_holder(self) -> str:
+    def _take_plight(self) -> tuple[PoolStatistics, str, frozenset[int]]:
         held = self._state.entries.held()
-        owner = min(held, key=lambda entry: entry.since).owner if held else None
-        if owner is None:
-            return "no task"
-        task = owner()
-        return "a task that has ended" if task is None else f"task {self._backend.name_of(task)}"
+        owners = [entry.owner for entry in sorted(held, key=lambda entry: entry.since)]
+        tasks = [None if owner is None else owner() for owner in owners]
+        longest = "no task"
+        if owners and owners[0] is not None:
+            longest = "a task that has ended" if tasks[0] is None else f"task {self._backend.name_of(tasks[0])}"
+        return self._state.statistics(self._now()), longest, frozenset(id(task) for task in tasks if task is not None)
 
     # --- managing -------------------------------------------------------------------------------
 
@@ -482,30 +537,44 @@ class Pool(Generic[T]):
         if self._draining:
             return
         self._draining = True
-        interrupt: BaseException | None = None
+        trouble: BaseException | None = None
         effects = self._state.effects
-        try:
-            for effect, subject in effects:  # it grows while it is run
+        for effect, subject in effects:  # it grows while it is run
+            try:
                 if effect is WAKE:
                     self._backend.wake(subject)
                 elif effect is START:
-                    self._context.run(self._tasks.start_soon, self._run_job, subject)
+                    self._start(subject)
                 elif effect is CANCEL:
                     if subject.scope is not None:
                         subject.scope.cancel()
                 elif effect is ALARM:
                     self._sleep.cancel()
                 elif effect is NOTIFY:
-                    interrupt = self._notify(subject) or interrupt
+                    self._notify(subject)
                 else:
                     self._log(*subject)
-        finally:
-            effects.clear()
-            self._draining = False
+            except BaseException as error:
+                # An interrupt, or a log handler that fails: the orders that remain must not be lost for it.
+                trouble = trouble or error
+        effects.clear()
+        self._draining = False
+        self._plight = None
         if self._state.closing and self._state.is_empty():
             self._emptied.set()
-        if interrupt is not None:
-            raise interrupt
+        if trouble is not None:
+            raise trouble
+
+    def _start(self, job: Job[T]) -> None:
+        self._unbegun.add(job)
+        try:
+            self._context.run(self._tasks.start_soon, self._run_job, job)
+        except BaseException as error:
+            # An eager task may end right here, and has reported then; or there is no task group any more.
+            if job in self._unbegun:
+                self._unbegun.discard(job)
+                self._report(job, _NOTHING, error)
+            raise
 
     def _drain_with(self, entry: Entry[T]) -> None:
         """The same, when the caller has just got this entry: an interrupt of the observer must not lose it."""
@@ -516,22 +585,23 @@ class Pool(Generic[T]):
             self._drain()
             raise
 
-    def _notify(self, event: PoolEvent) -> BaseException | None:
-        """Tell the observer; an interrupt that it raises has to wait until all orders are carried out."""
+    def _notify(self, event: PoolEvent) -> None:
+        """Tell the observer."""
         assert self._on_event is not None
         try:
-            self._on_event(event)
+            told = self._on_event(event)
+            if iscoroutine(told):
+                told.close()  # so that it is not reported as never awaited as well
+                raise TypeError("on_event must not be async")
         except Exception as error:
             self._state.observer_failed(error)
-        except BaseException as interrupt:
-            return interrupt
-        return None
 
     def _log(self, what: str, error: BaseException) -> None:
         logger.warning("%s: %s failed: %r", self.name, what, error, exc_info=error)
 
     async def _run_job(self, job: Job[T]) -> None:
         """Do one job in a task of its own, shielded from all but the pool, and report how it ended."""
+        self._unbegun.discard(job)
         if job.kind is CONNECT and not self._state.dial_may_start(job, self._now()):
             self._report(job, _NOTHING, None)
             return
@@ -554,6 +624,7 @@ class Pool(Generic[T]):
         finally:
             job.scope = None
             self._report(job, outcome, error)
+            error = None  # it has this frame in its traceback: no cycle
 
     async def _call_hook(self, job: Job[T]) -> Any:
         if job.kind is CONNECT:
@@ -562,18 +633,15 @@ class Pool(Generic[T]):
         connection = job.entry.connection
         if job.kind is VALIDATE:
             assert self._validate is not None
-            return await self._validate(connection)
+            return await _begun("validate", self._validate, connection)
         if job.kind is RESET:
             assert self._reset is not None
-            return await self._reset(connection)
+            return await _begun("reset", self._reset, connection)
         result = self._close(connection)
         return await result if isawaitable(result) else result
 
     async def _open(self, connect: Callable[[], Awaitable[T]]) -> T:
-        opening = connect()
-        if not isawaitable(opening):
-            raise TypeError(f"connect must be an async function: {_name_of(connect)} returned {opening!r}")
-        connection = await opening
+        connection = await _begun("connect", connect)
         if connection is None:
             raise TypeError(f"connect must return a connection: {_name_of(connect)} returned None")
         return connection
@@ -581,19 +649,21 @@ class Pool(Generic[T]):
     def _report(self, job: Job[T], outcome: Any, error: BaseException | None) -> None:
         """Tell the state machine how a job ended: an outcome, an error, or neither if it was cancelled."""
         state, now = self._state, self._now()
-        if job.kind is CONNECT:
-            if outcome is _NOTHING:
-                state.connect_failed(job, now, error=error)
+        try:
+            if job.kind is CONNECT:
+                if outcome is _NOTHING:
+                    state.connect_failed(job, now, error=error)
+                else:
+                    state.connect_succeeded(job, outcome, now)
+            elif job.kind is VALIDATE:
+                valid = outcome is not _NOTHING and outcome is not False
+                state.check_ended(job, now, valid=valid, error=error)
+            elif job.kind is RESET:
+                state.reset_ended(job, now, error=error)
             else:
-                state.connect_succeeded(job, outcome, now)
-        elif job.kind is VALIDATE:
-            valid = outcome is not _NOTHING and outcome is not False
-            state.check_ended(job, now, valid=valid, error=error)
-        elif job.kind is RESET:
-            state.reset_ended(job, now, error=error)
-        else:
-            state.close_ended(job, now, error=error)
-        self._drain()
+                state.close_ended(job, now, error=error)
+        finally:
+            self._drain()
 
     # --- forgotten handles ----------------------------------------------------------------------
 
@@ -616,14 +686,21 @@ class _NotEntered:
         raise PoolMisuse(f"{self._name} is not open: use it inside `async with`")
 
 
-def _is_held_by(entry: Entry[Any], task: object) -> bool:
-    return entry.owner is not None and entry.owner() is task
+def _begun(argument: str, hook: Callable[..., Awaitable[T]], *args: Any) -> Awaitable[T]:
+    """Call a hook that has to be async."""
+    begun = hook(*args)
+    if not isawaitable(begun):
+        raise TypeError(f"{argument} must be an async function: {_name_of(hook)} returned {begun!r}")
+    return begun
 
 
 def _call_site() -> str:
     """The innermost frame outside this package. There is one: the event loop's, if no other."""
-    frame = next(frame for frame in reversed(traceback.extract_stack()) if not frame.filename.startswith(_PACKAGE))
-    return f"{frame.filename}:{frame.lineno} in {frame.name}"
+    frame = sys._getframe()
+    while frame.f_code.co_filename.startswith(_PACKAGE):
+        assert frame.f_back is not None
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _check_name(name: object) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from ._counters import Counters
 from ._dial_book import DialBook
 from ._entries import BOTTOM, Entries, Entry, EntryState, TrackedEntry
-from ._errors import PoolClosed, PoolFull, PoolMisuse
+from ._errors import PoolClosed, PoolError, PoolFull, PoolMisuse
 from ._events import (
     CloseReason,
     ConnectionAcquired,
@@ -58,9 +58,26 @@ NEVER = math.inf
 _GRAINS_PER_IDLE_TIMEOUT = 1024
 
 
+def _has_judgement(connection: object) -> bool:
+    """Whether it may be a `Poolable`. A look-up that raises is user code as well: it will be asked, and fail."""
+    try:
+        return hasattr(connection, "is_reusable")
+    except Exception:
+        return True
+
+
 def _ask_poolable(connection: Any) -> bool:
     ask = getattr(connection, "is_reusable", None)
-    return ask is None or bool(ask())
+    return True if ask is None else ask()
+
+
+def _truth(answer: object) -> bool:
+    """What `is_reusable` meant by an answer that is not just True. TypeError for a coroutine, which is always true."""
+    if hasattr(answer, "__await__"):
+        if hasattr(answer, "close"):
+            answer.close()  # so that it is not reported as never awaited as well
+        raise TypeError("is_reusable must not be async: use validate for what has to be awaited")
+    return bool(answer)
 
 
 class PoolState(Generic[T]):
@@ -88,6 +105,8 @@ class PoolState(Generic[T]):
         "_max_size",
         "_max_uses",
         "_max_waiting",
+        "_name",
+        "_newborn",
         "_observed",
         "_resets",
         "_retired",
@@ -113,7 +132,8 @@ class PoolState(Generic[T]):
         self,
         settings: PoolSettings,
         *,
-        is_reusable: Callable[[T], object] | None = None,
+        name: str = "the pool",
+        is_reusable: Callable[[T], bool] | None = None,
         validates: bool = False,
         resets: bool = False,
         observed: bool = False,
@@ -128,8 +148,9 @@ class PoolState(Generic[T]):
         self.alarm = NEVER
         """When `expire` has something to do next; the shell's timer is set to it by ALARM effects."""
 
+        self._name = name
         self._is_reusable = is_reusable
-        self._check: Callable[[T], object] | None = is_reusable
+        self._check: Callable[[T], bool] | None = is_reusable
         self._validates = validates
         self._resets = resets
         self._observed = observed
@@ -152,6 +173,8 @@ class PoolState(Generic[T]):
         """Not idle when `clear()` came: to be closed when they come back."""
         self._unused: set[Entry[T]] = set()
         """Brought by dials that nobody waited for any more, and not used yet."""
+        self._newborn: set[Entry[T]] = set()
+        """Brought by a dial for a waiter who has not collected it yet."""
         self.acquired = 0
         self._counts = Counters()
         self._apply_settings()
@@ -268,7 +291,7 @@ class PoolState(Generic[T]):
         """
         queue = self.queue
         if self.closing:
-            raise PoolClosed("the pool is closed")
+            raise PoolClosed(f"{self._name} is closed")
         if queue.waiting >= self._max_waiting:
             self._check_room(queue.waiting)
         waiter = queue.enter(now, connect)
@@ -291,7 +314,9 @@ class PoolState(Generic[T]):
         if waiting - self._supply() - self.entries.idle - room >= self._max_waiting:
             self._counts.rejected += 1
             limit = self.settings.max_waiting
-            raise PoolFull(f"{waiting} callers wait already, and max_waiting={limit}: try again later, or allow more")
+            raise PoolFull(
+                f"{self._name}: {waiting} callers wait already, and max_waiting={limit}: try again later, or allow more"
+            )
 
     def collect(self, waiter: Waiter[T], holder: object, now: float) -> Entry[T] | None:
         """The waiter's task has resumed: hand it what is reserved for it.
@@ -307,10 +332,11 @@ class PoolState(Generic[T]):
         if self._check is not None:
             entry.owner = None
             if self._close_if_unfit(entry, now):
-                self._wait_again(waiter)
-                self._rebalance(now)
+                self._serve_again(waiter, entry, now)
                 return None
         entry.owner = holder
+        if self._newborn:
+            self._newborn.discard(entry)
         self.acquired += 1
         self._counts.acquired_waiting += 1
         if self._observed:
@@ -323,6 +349,9 @@ class PoolState(Generic[T]):
             self._counts.cancelled += 1
             self._stop_waiting(waiter, GONE)
             self._rebalance(now)
+        elif isinstance(waiter.error, BaseException):
+            # The caller was cancelled in the step in which its dial failed: nobody else will tell of it.
+            self.effects.append((LOG, ("a dial whose caller was cancelled", waiter.error)))
         elif waiter.entry is not None:
             self._counts.cancelled += 1
             entry = self._revoke(waiter)
@@ -336,15 +365,29 @@ class PoolState(Generic[T]):
         self.dials.disown(waiter)
         self.queue.leave(waiter, state)
 
-    def _wait_again(self, waiter: Waiter[T]) -> None:
+    def _serve_again(self, waiter: Waiter[T], unfit: Entry[T], now: float) -> None:
+        """What it was to collect was unfit, and is being closed. Of a dial's own work, that is the dial's failure."""
+        newborn = unfit in self._newborn
+        self._newborn.discard(unfit)
+        self._wait_again(waiter, now)
+        if newborn and waiter.state is WAITING and unfit.owner.reason is CloseReason.NOT_REUSABLE:
+            self._blame(waiter, self._refused(unfit), now)
+        self._rebalance(now)
+
+    def _wait_again(self, waiter: Waiter[T], now: float) -> None:
         self.queue.re_enter(waiter)
-        self._arm(waiter.since + self._acquire_timeout)
+        deadline = waiter.since + self._acquire_timeout
+        if deadline <= now:
+            self._time_out(waiter, Refusal.ACQUIRE_TIMEOUT, now)
+        else:
+            self._arm(deadline)
 
     def _revoke(self, waiter: Waiter[T]) -> Entry[T]:
         """Take back what is reserved for a waiter."""
         entry = waiter.entry
         assert entry is not None
         waiter.entry = entry.owner = None
+        self._newborn.discard(entry)
         return entry
 
     def _fail_waiter(self, waiter: Waiter[T], error: BaseException | Refusal) -> None:
@@ -422,7 +465,8 @@ class PoolState(Generic[T]):
         reason = self._condemned(entry, now, was_idle=was_idle)
         if reason is None and self._check is not None:
             try:
-                if self._check(entry.connection):
+                answer = self._check(entry.connection)
+                if answer is True or _truth(answer):
                     return False
             except Exception as caught:
                 error = caught
@@ -642,28 +686,44 @@ class PoolState(Generic[T]):
     def connect_succeeded(self, job: Job[T], connection: T, now: float) -> None:
         """A dial brought a connection: for the first waiter, else to keep, else to close."""
         if self._owns(connection):
-            error = PoolMisuse(f"connect returned {connection!r}, which this pool has open already")
+            error = PoolMisuse(f"{self._name}: connect returned {connection!r}, which this pool has open already")
             self.connect_failed(job, now, error=error)
             return
         if not self._end(job):
             return
+        waiter = job.waiter
         self.dials.running -= 1
         self.dials.strike(job)
-        self.dials.note_success()
-        self._counts.last_dial_error = None
         self._counts.opened += 1
         entry = self._admit(connection, job.number, now - job.started, now)
         if job.cleared:
             self._retired.add(entry)
-        if self.queue.waiting and not self._condemned(entry, now, was_idle=False):
+        won = self.queue.waiting > 0 and not self._condemned(entry, now, was_idle=False)
+        if won:
             self._counts.dials_won += 1
-            self._reserve(entry, now)
         else:
             self._unused.add(entry)
-            if not self._close_if_unfit(entry, now):
-                self._offer(entry, now)
+        unfit = self._close_if_unfit(entry, now)
+        if unfit and entry.owner.reason is CloseReason.NOT_REUSABLE:
+            if won:
+                self._counts.dials_won -= 1
+                self._counts.dials_failed += 1
+            self._blame(waiter, self._refused(entry), now)
+        else:
+            self.dials.note_success()
+            self._counts.last_dial_error = None
+        if not unfit:
+            if won:
+                self._newborn.add(entry)
+            self._offer(entry, now)
         self._review_flags()
         self._rebalance(now)
+
+    def _refused(self, entry: Entry[T]) -> PoolError:
+        """A new connection that cannot be used is no better than none: else it would be dialled again at once."""
+        error = PoolError(f"{self._name}: connect brought {entry.connection!r}, which is_reusable refuses")
+        error.__cause__ = entry.owner.error
+        return error
 
     def connect_failed(self, job: Job[T], now: float, *, error: BaseException | None = None) -> None:
         """A dial raised (`error`), or ended because it was cancelled (no error)."""
@@ -679,14 +739,14 @@ class PoolState(Generic[T]):
             counts.dials_cancelled += 1
         if job.cancelled is None:
             assert error is not None
-            self._blame(job, error, now)
+            waiter = job.waiter
+            self.dials.strike(job)
+            self._blame(waiter, error, now)
         self._notify(DialFailed, job.number, job.cancelled or DialEnd.ERROR, error, now - job.started)
         self._free_place(now)
 
-    def _blame(self, job: Job[T], error: BaseException, now: float) -> None:
-        """The dial failed by itself: its error is for the waiter that it was started for, else for the log."""
-        waiter = job.waiter
-        self.dials.strike(job)
+    def _blame(self, waiter: Waiter[T] | None, error: BaseException, now: float) -> None:
+        """A dial failed by itself: its error is for the waiter that it was started for, else for the log."""
         self.dials.note_failure(now, self._jitter())
         self._counts.last_dial_error = error
         if waiter is None:
@@ -697,7 +757,7 @@ class PoolState(Generic[T]):
 
     def _admit(self, connection: T, number: int, elapsed: float, now: float) -> Entry[T]:
         """Make an entry for a connection that is new to the pool."""
-        if self._check is None and hasattr(connection, "is_reusable"):
+        if self._check is None and _has_judgement(connection):
             self._check = _ask_poolable
             self._review_flags()
         entry: Entry[T] = (TrackedEntry if self._tracks else Entry)(connection, now)
@@ -714,7 +774,7 @@ class PoolState(Generic[T]):
 
     def judges_itself(self, connection: T) -> bool:
         """Whether there is somebody to say if a connection survived an exception of its user."""
-        return self._is_reusable is not None or hasattr(connection, "is_reusable")
+        return self._is_reusable is not None or _has_judgement(connection)
 
     def discard(self, entry: Entry[T], now: float, reason: CloseReason = CloseReason.DISCARDED) -> None:
         """A holder condemns its connection."""
@@ -727,7 +787,7 @@ class PoolState(Generic[T]):
     def take(self, entry: Entry[T], now: float) -> None:
         """A holder takes the connection for itself. Its place stays with the handle until `drop_place`."""
         if entry.state is not EntryState.HELD:
-            raise PoolClosed("the pool has closed this connection already")
+            raise PoolClosed(f"{self._name} has closed this connection already")
         self.entries.all.remove(entry)
         self._retired.discard(entry)
         self._counts.takes += 1
@@ -741,9 +801,9 @@ class PoolState(Generic[T]):
     def insert(self, connection: T, holder: object, now: float) -> Entry[T]:
         """A holder puts a connection into its emptied handle."""
         if self.closing:
-            raise PoolClosed("the pool is closed: the connection stays yours, close it yourself")
+            raise PoolClosed(f"{self._name} is closed: the connection stays yours, close it yourself")
         if self._owns(connection):
-            raise PoolMisuse(f"{connection!r} is in this pool already")
+            raise PoolMisuse(f"{self._name}: {connection!r} is in this pool already")
         self._taken -= 1
         self._counts.inserted += 1
         entry = self._admit(connection, 0, 0.0, now)
@@ -848,7 +908,7 @@ class PoolState(Generic[T]):
         for entry in self.entries.reserved():
             waiter = entry.owner
             self._close(self._revoke(waiter), CloseReason.CLEARED, now)
-            self._wait_again(waiter)
+            self._wait_again(waiter, now)
         self._retired.update(self.entries.held())
         for job in list(self.jobs):
             if job.kind is not CLOSE:

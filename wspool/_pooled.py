@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 class HandleState(Enum):
     """How far a handle has come."""
 
-    NEW = "not checked out yet: await it, or enter it with async with"
-    HELD = "holds a connection"
-    EMPTY = "emptied by take()"
-    FAILED = "without a connection: the get has not ended, or it failed"
-    RELEASED = "released"
+    NEW = "it is not checked out yet: await it, or enter it with async with"
+    HELD = "it has a connection already: use its .connection, or call pool.get() again for another one"
+    EMPTY = "it was emptied by take(): insert() a connection, or release it"
+    FAILED = "its get has not ended, or has failed: call pool.get() again"
+    RELEASED = "it was released: each checkout needs a pool.get() of its own"
 
 
 NEW, HELD, EMPTY, FAILED, RELEASED = HandleState
@@ -83,7 +83,11 @@ class Pooled(Generic[T]):
         look = not state.acquired & 63 if state.entries.idle else state.places < state._max_size
         if look or task is None:
             task = yield from pool._arrive(self)
-        entry = state.take_idle(ref(task), now())
+        try:
+            entry = state.take_idle(ref(task), now())
+        except BaseException:
+            pool._drain()  # an interrupt in is_reusable: its connection is to be closed
+            raise
         if entry is None:
             waiter = pool._enqueue(self._connect)
             try:
@@ -148,9 +152,11 @@ class Pooled(Generic[T]):
             if get_ident() != pool._thread or task_in(pool._loop) is None:
                 pool._backend.home()
             self._state = RELEASED
-            state.give_back(self._entry, now())
-            if state.effects:
-                pool._drain()
+            try:
+                state.give_back(self._entry, now())
+            finally:
+                if state.effects:
+                    pool._drain()
         elif self._state is EMPTY:
             self._release_place()
         elif self._state is NEW:
@@ -227,7 +233,7 @@ class Pooled(Generic[T]):
     def _misused(self, action: str, pool: Pool[T] | None) -> PoolMisuse:
         if pool is None:
             return PoolMisuse(f"cannot {action} {self!r}: its pool is gone")
-        return PoolMisuse(f"cannot {action} {self!r}: it is {self._state.value}")
+        return PoolMisuse(f"cannot {action} {self!r}: {self._state.value}")
 
     def __repr__(self) -> str:
         """The pool's name and the state, and the connection while there is one."""

@@ -138,6 +138,8 @@ def _check_types(settings: PoolSettings) -> None:
         if isinstance(value, bool) or not isinstance(value, kinds):
             or_none = " or None" if field.name in _MAY_BE_NONE else ""
             raise TypeError(f"{field.name} must be {wanted}{or_none}, got {value!r}")
+        if wanted == "a number" and value > sys.float_info.max and value != math.inf:
+            raise ValueError(f"{field.name} must be a number that a float can hold: None or math.inf is for ever")
 
 
 def count_limit(limit: int | None) -> int:

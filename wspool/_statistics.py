@@ -71,7 +71,7 @@ class PoolStatistics:
     dials_spare_wasted: int
     """The same, but closed before any use."""
     dials_failed: int
-    """They raised or exceeded `connect_timeout`."""
+    """They raised, exceeded `connect_timeout`, or brought what `is_reusable` refused at once."""
     dials_abandoned: int
     """Cancelled because nobody waited for them for `abandoned_dial_grace`."""
     dials_cancelled: int

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import types
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -113,7 +114,9 @@ async def _refused_at_last() -> FakeConnection:
 
 
 async def fail_then_succeed(pool: FakePool) -> None:
-    await own_dial_fails(pool)
+    with suppress(ConnectionRefusedError):  # unless a release comes before it fails
+        async with pool.get(connect=_refused):
+            await checkpoint()
     await use_in_a_block(pool)
 
 
@@ -220,13 +223,12 @@ def _pool(**settings: Any) -> FakePool:
 
 
 def _unfit_at_hand_out() -> FakePool:
-    """Each connection is fit when it comes back, and found dead at every other hand-out."""
-    asked = 0
+    """Each connection is fit when it is new and when it comes back, and found dead at every other hand-out."""
+    asked = Counter[object]()
 
-    def is_reusable(_: object) -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % 3 != 2
+    def is_reusable(connection: object) -> bool:
+        asked[connection] += 1
+        return asked[connection] % 4 != 0
 
     return _pool(is_reusable=is_reusable)
 

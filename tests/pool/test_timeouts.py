@@ -56,7 +56,8 @@ async def test_the_text_tells_limits_and_what_everybody_is_doing() -> None:
         await clock.advance(1.5)
         assert caller.text == (
             "toys: no connection after 2.5 s (acquire_timeout=2.5 s); 3 places in use (max_size=3): "
-            "2 held, 0 idle, 1 dialling, 0 reserved, 0 validating, 0 resetting, 0 closing; 1 still waiting; "
+            "2 held, 0 idle, 1 dialling, 0 reserved, 0 validating, 0 resetting, 0 closing, 0 taken out; "
+            "1 still waiting; "
             "held longest: 9.5 s by task the first holder"
         )
         later.scope.cancel()

@@ -280,8 +280,21 @@ class BigWorld(World):
         waiter = self.users[index].waiter
         assert waiter is not None
         self.woken.discard(waiter)
+        entry, counts = waiter.entry, self.state._counts
+        error = counts.last_dial_error
         super()._do_resume(index)
+        if counts.last_dial_error is not error:
+            self._check_blamed(entry)
         self._note_departure(index, waiter)
+
+    def _check_blamed(self, entry: Entry[Toy] | None) -> None:
+        """A dial is blamed for what it brought only if that was refused before its first use."""
+        assert entry is not None
+        toy = entry.connection
+        assert isinstance(toy, Frail)
+        assert not toy.handouts, "S13: a dial is blamed for a connection that was used"
+        assert not toy.alive or toy.curse is not None, "S13: a dial is blamed for a living connection"
+        self._note_failure()
 
     def _do_cancel(self, index: int) -> None:
         waiter = self.users[index].waiter

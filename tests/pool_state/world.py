@@ -206,6 +206,7 @@ class World:
             user.waiter = None
             self._receive(user, entry)
         elif waiter.error is not None:
+            waiter.error = None  # it is told
             self._do_cancel(index)
 
     def _do_cancel(self, index: int) -> None:

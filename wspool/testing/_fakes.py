@@ -125,14 +125,24 @@ class FakeDial:
         self._set(error)
         return error
 
+    def _answer_by(self, answer: Callable[[], FakeConnection]) -> None:
+        try:
+            self.succeed(answer())
+        except Exception as error:
+            self.fail(error)
+
     def _set(self, answer: FakeConnection | BaseException) -> None:
         assert self.pending, "this dial has ended already"
         self._answer = answer
         self._answered.set()
 
-    async def _run(self) -> FakeConnection:
+    async def _run(self, answer: Callable[[], FakeConnection] | None) -> FakeConnection:
         try:
-            await self._answered.wait()
+            if answer is None:
+                await self._answered.wait()
+            else:
+                await anyio.lowlevel.checkpoint()
+                self._answer_by(answer)
         except BaseException:
             self.cancelled = True
             if isinstance(self._answer, FakeConnection):
@@ -186,10 +196,7 @@ class FakeConnector:
         """Dial."""
         dial = FakeDial(self)
         self.dials.append(dial)
-        if self.answer is not None:
-            await anyio.lowlevel.checkpoint()
-            dial.succeed(self.answer())
-        return await dial._run()
+        return await dial._run(self.answer)
 
     async def next_dial(self) -> FakeDial:
         """The next dial in the order of their starts; AssertionError if all is quiet and there is none."""

@@ -129,7 +129,8 @@ class _Stepper:
                 resume = lambda: inner.send(sent)  # noqa: B023, E731  # used before it changes
 
     def _note(self, error: BaseException | None) -> None:
-        if self._victim and isinstance(error, anyio.get_cancelled_exc_class()):
+        # What the scenario cancels itself, and what ends its own time limits, is no business of the sweep.
+        if self._victim and self._run.triggered and isinstance(error, anyio.get_cancelled_exc_class()):
             self._run.delivered = True
 
 

@@ -16,8 +16,9 @@ class Poolable(Protocol):
     def is_reusable(self) -> bool:
         """Say whether this connection can be used again, from what is known already.
 
-        Asked when the connection comes back and again in the very step in which it is handed
-        out. Must be synchronous and cheap, and must not call the pool. An exception counts as
+        Asked when the connection is new, when it comes back, and again in the very step in which
+        it is handed out. A new one that it refuses counts as a failed dial: the caller whose dial
+        it was gets a `PoolError`. Must be synchronous and cheap, and must not call the pool. An exception counts as
         `False` and is logged.
         """
         ...

@@ -65,6 +65,7 @@ class Pooled(Generic[T]):
             PoolFull: `max_waiting` callers wait already.
             PoolClosed: the pool is closing or closed.
             PoolMisuse: the pool was not entered, belongs to another loop, or the handle was used before.
+            PoolError: this caller's own dial brought a connection that `is_reusable` refuses.
             Exception: what `connect` raised, when the dial that failed was this caller's own.
 
         Cancellation: whatever was reserved for the caller moves on to the next in the same step.

@@ -30,6 +30,7 @@ from wspool import (
     Pool,
     PoolClosed,
     Pooled,
+    PoolError,
     PoolEvent,
     PoolFull,
     PoolTimeout,
@@ -354,7 +355,7 @@ class Storm:
             self.books.users["closed"] += 1
             if not self.closes_early:
                 raise
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, PoolError):  # refused, or dead before it was collected
             self.books.users["refused"] += 1
         except anyio.WouldBlock:
             self.books.users["would block"] += 1

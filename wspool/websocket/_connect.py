@@ -19,7 +19,7 @@ from ._handshake import Agreement, ClientHandshake
 from ._http import Headers, ProxyHandshake, check_limit
 from ._settings import WebSocketSettings
 from ._tls import TLSStream
-from ._url import ProxyURL, WebSocketURL, parse_proxy_url, parse_websocket_url
+from ._url import ProxyURL, WebSocketURL, check_host, parse_proxy_url, parse_websocket_url
 
 T = TypeVar("T")
 Path: TypeAlias = str | os.PathLike[str]
@@ -77,7 +77,7 @@ async def connect_websocket(
     by_way_of = None if proxy is None else parse_proxy_url(proxy)
     handshake = ClientHandshake(target, headers=headers, subprotocols=subprotocols)
     limit = check_limit("connect_timeout", connect_timeout)
-    _check_tls(target, ssl_context, ca_file, client_cert, server_hostname)
+    server_hostname = _check_tls(target, ssl_context, ca_file, client_cert, server_hostname)
     if target.secure and ssl_context is None:
         ssl_context = await to_thread.run_sync(_new_context, ca_file, client_cert)
     tcp = await _within(limit, *_tcp(target, by_way_of))
@@ -116,7 +116,8 @@ def _check_tls(
     ca_file: Path | None,
     client_cert: ClientCert | None,
     server_hostname: str | None,
-) -> None:
+) -> str | None:
+    """The name to verify as TLS wants it, if one is given; ValueError or TypeError for what cannot be meant."""
     files = {"ca_file": ca_file, "client_cert": client_cert}
     given = {"ssl_context": ssl_context, **files, "server_hostname": server_hostname}
     for name, value in given.items():
@@ -127,8 +128,7 @@ def _check_tls(
             raise ValueError(f"{name} cannot be given together with ssl_context; load it into the context")
     if ssl_context is not None and ssl_context.protocol is ssl.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl_context is one for servers; make it with ssl.create_default_context()")
-    if server_hostname == "":
-        raise ValueError("server_hostname must be a name, got ''")
+    return None if server_hostname is None else check_host(server_hostname)
 
 
 def _new_context(ca_file: Path | None, client_cert: ClientCert | None) -> ssl.SSLContext:
@@ -160,6 +160,8 @@ def _system_context() -> ssl.SSLContext:
 def _client_context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Without this, which Python sets, an end without a close_notify would pass for a proper one.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.set_alpn_protocols([_ALPN])
     return context
 
@@ -185,8 +187,8 @@ def _tcp(target: WebSocketURL, proxy: ProxyURL | None) -> tuple[str, Callable[[]
 def _single_errors(error: BaseException) -> list[BaseException]:
     """What anyio's "All connection attempts failed" stands for."""
     if isinstance(error, BaseExceptionGroup):
-        members = cast("tuple[BaseException, ...]", error.exceptions)
-        return [single for member in members for single in _single_errors(member)]
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return [single for member in group.exceptions for single in _single_errors(member)]
     if isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
         return _single_errors(error.__cause__)
     return [error]
@@ -211,7 +213,7 @@ async def _start_tls(
     name = server_hostname or target.host.rstrip(".")
     try:
         tls = await TLSStream.wrap(stream, server_side=False, hostname=name, ssl_context=context)
-    except (OSError, BrokenResourceError, EndOfStream, ValueError) as error:
+    except (OSError, BrokenResourceError, EndOfStream) as error:
         raise _tls_failed(target, context, name, error) from error
     chosen = tls.extra(TLSAttribute.alpn_protocol, None)
     if chosen not in (None, _ALPN):

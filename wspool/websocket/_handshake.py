@@ -233,7 +233,7 @@ class Response:
     def __post_init__(self) -> None:
         """ValueError or TypeError, naming what cannot be sent."""
         # Callers without a type checker.
-        if not isinstance(self.status, int) or isinstance(self.status, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(self.status, bool) or not isinstance(self.status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"status must be a whole number, got {self.status!r}")
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be from 200 to 599, got {self.status}")
@@ -294,7 +294,10 @@ class ServerHandshake:
 
     def answer(self, response: Response) -> bytes:
         """The bytes of any other answer, after which the connection is to be closed."""
-        headers = [*check_headers(response.headers), (b"Connection", b"close")]
+        headers = check_headers(response.headers)
+        # RFC 9110 section 7.8: who sends Upgrade names it in Connection.
+        upgrade = any(name.lower() == b"upgrade" for name, _ in headers)
+        headers.append((b"Connection", b"Upgrade, close" if upgrade else b"close"))
         if response.status not in _NO_BODY:
             headers.append((b"Content-Length", b"%d" % len(response.body)))
         reason = HTTPStatus(response.status).phrase if response.status in _STATUSES else ""

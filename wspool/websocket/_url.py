@@ -139,34 +139,47 @@ def _authority(url: str, authority: str, default_port: int) -> tuple[str, int, b
     return _host(url, parts["host"]), _port(url, parts["port"], default_port), _basic(url, parts["userinfo"])
 
 
+def check_host(server_hostname: str) -> str:
+    """A host name in ASCII, or an IP address, without brackets; ValueError or TypeError if it is neither."""
+    # Callers without a type checker.
+    if not isinstance(server_hostname, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"server_hostname must be a string, got {server_hostname!r}")
+    host = _ipv6(server_hostname) or _name(server_hostname)
+    if host is None:
+        raise ValueError(f"server_hostname must be a host name or an IP address, got {server_hostname!r}")
+    return host
+
+
 def _host(url: str, host: str) -> str:
     if not host:
         _refuse(url, "it names no host")
     if host.startswith("["):
-        return _ipv6(url, host[1:-1])
-    name = _ascii_name(host)
-    if name is None or len(name.rstrip(".")) > _MAX_NAME or not _NAME.fullmatch(name):
-        _refuse(url, "its host is neither a host name (labels of up to 63 letters, digits or -) nor an IP address")
-    return name
+        return _ipv6(host[1:-1]) or _refuse(
+            url, "there is no IPv6 address between its brackets; a zone (%) is not supported"
+        )
+    return _name(host) or _refuse(
+        url, "its host is neither a host name (labels of up to 63 letters, digits or -) nor an IP address"
+    )
 
 
-def _ascii_name(host: str) -> str | None:
-    if host.isascii():
-        return host.lower()
-    try:
-        return idna.encode(host, uts46=True).decode("ascii").lower()
-    except UnicodeError:  # idna.IDNAError is one
-        return None
-
-
-def _ipv6(url: str, address: str) -> str:
-    # Zones are for the local machine only and must not reach a Host header (RFC 6874 section 1).
-    if "%" not in address:
+def _name(host: str) -> str | None:
+    if not host.isascii():
         try:
-            return ipaddress.IPv6Address(address).compressed
-        except ValueError:
-            pass
-    _refuse(url, "there is no IPv6 address between its brackets; a zone (%) is not supported")
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except UnicodeError:  # idna.IDNAError is one
+            return None
+    host = host.lower()
+    return host if len(host.rstrip(".")) <= _MAX_NAME and _NAME.fullmatch(host) else None
+
+
+def _ipv6(address: str) -> str | None:
+    # Zones are for the local machine only and must not reach a Host header (RFC 6874 section 1).
+    if "%" in address:
+        return None
+    try:
+        return ipaddress.IPv6Address(address).compressed
+    except ValueError:
+        return None
 
 
 def _port(url: str, port: str | None, default: int) -> int:

@@ -74,11 +74,9 @@ async def accept_websocket(
     Whatever is raised, and when it is cancelled, the stream has been closed; after an answer this
     may take a second more.
     """
-    upgrade = _Upgrade(
-        stream, handler, check_subprotocols(subprotocols), check_limit("upgrade_timeout", upgrade_timeout)
-    )
     try:
-        outcome = await upgrade.run()
+        limit = check_limit("upgrade_timeout", upgrade_timeout)
+        outcome = await _Upgrade(stream, handler, check_subprotocols(subprotocols), limit).run()
     except BaseException:
         await _drop(stream)
         raise

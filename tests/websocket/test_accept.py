@@ -15,6 +15,7 @@ from anyio import (
     BrokenResourceError,
     ClosedResourceError,
     EndOfStream,
+    Event,
     create_memory_object_stream,
     create_task_group,
     fail_after,
@@ -378,7 +379,9 @@ async def test_a_refusal_arrives_though_the_client_goes_on_sending() -> None:
             await accept_websocket(stream)
         except UpgradeFailed as error:
             statuses.append(error.status)
+            done.set()
 
+    done = Event()
     with fail_after(20):
         async with serving(serve) as port:
             async with await anyio.connect_tcp("127.0.0.1", port) as client:
@@ -387,6 +390,7 @@ async def test_a_refusal_arrives_though_the_client_goes_on_sending() -> None:
                 with pytest.raises(EndOfStream):
                     while True:
                         answer += await client.receive()
+            await done.wait()
     assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert statuses == [431]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias, TypeVar, cast
@@ -178,7 +180,7 @@ def _tcp(target: WebSocketURL, proxy: ProxyURL | None) -> tuple[str, Callable[[]
         try:
             return await anyio.connect_tcp(to.host, to.port)
         except OSError as error:
-            reasons = ", ".join(dict.fromkeys(str(reason) for reason in _single_errors(error)))
+            reasons = ", ".join(dict.fromkeys(map(_worded, _single_errors(error))))
             raise ConnectFailed(f"{what} failed: {reasons}; check host and port, and that it is running") from error
 
     return what, connect
@@ -192,6 +194,13 @@ def _single_errors(error: BaseException) -> list[BaseException]:
     if isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
         return _single_errors(error.__cause__)
     return [error]
+
+
+def _worded(error: BaseException) -> str:
+    """What the operating system calls it: asyncio writes something else there, without the reason."""
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 async def _pass_proxy(stream: ByteStream, handshake: ProxyHandshake) -> None:
@@ -238,18 +247,18 @@ _CERTIFICATE_ADVICE = {
     64: "connect to a name that the certificate is for, or give such a name as server_hostname",
 }
 _PROTOCOL_ADVICE = (
-    ("WRONG_VERSION_NUMBER", "what answers there is no TLS; use ws://, or the port that speaks TLS"),
-    ("HTTP_REQUEST", "what answers there is no TLS; use ws://, or the port that speaks TLS"),
-    ("PROTOCOL", "both ends have no version of TLS in common; the server should speak TLS 1.2 or 1.3"),
-    ("CERTIFICATE_REQUIRED", "the server wants a certificate of yours; give it as client_cert"),
-    ("ALERT_UNKNOWN_CA", "the server does not trust your certificate; give one that it does as client_cert"),
-    ("CERTIFICATE", "the server does not accept your certificate; give another one as client_cert"),
+    ("wrong version number", "what answers there is no TLS; use ws://, or the port that speaks TLS"),
+    ("http request", "what answers there is no TLS; use ws://, or the port that speaks TLS"),
+    ("no application protocol", "the server does not offer http/1.1 by ALPN"),
+    ("protocol", "both ends have no version of TLS in common; the server should speak TLS 1.2 or 1.3"),
+    ("certificate required", "the server wants a certificate of yours; give it as client_cert"),
+    ("alert unknown ca", "the server does not trust your certificate; give one that it does as client_cert"),
+    ("certificate", "the server does not accept your certificate; give another one as client_cert"),
     (
-        "HANDSHAKE_FAILURE",
+        "handshake failure",
         "both ends have no ciphers in common, or the server wants a certificate of yours (client_cert)",
     ),
-    ("NO_APPLICATION_PROTOCOL", "the server does not offer http/1.1 by ALPN"),
-    ("UNRECOGNIZED_NAME", "the server does not know that name; give the right one as server_hostname"),
+    ("unrecognized name", "the server does not know that name; give the right one as server_hostname"),
 )
 
 
@@ -261,11 +270,13 @@ def _tls_reason(error: BaseException) -> str:
     if cause is None or isinstance(cause, ssl.SSLEOFError):
         said = "" if cause is not None or isinstance(error, EndOfStream | BrokenResourceError) else f" ({error})"
         return f"the connection broke during the handshake{said}; check that TLS is spoken on that port"
-    reason = cause.reason or str(cause)
+    # Python does not know the names of all reasons of a newer OpenSSL, only their texts.
+    reason = cause.reason or re.sub(r"^\[\w+\] | \(_ssl\.c:\d+\)$", "", str(cause.strerror))
+    reason = reason.lower().replace("_", " ")
     advice = next(
         (advice for part, advice in _PROTOCOL_ADVICE if part in reason), "check the TLS settings of both ends"
     )
-    return f"{reason.lower().replace('_', ' ')}; {advice}"
+    return f"{reason}; {advice}"
 
 
 def _ssl_error(error: BaseException | None) -> ssl.SSLError | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import math
 import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[Server]:
+async def serving(serve: Serve) -> AsyncGenerator[Server]:
     """A server for connections one after the other, which notes when a client closes."""
 
     async def handle(stream: SocketStream) -> None:
@@ -244,14 +245,19 @@ async def test_a_refusing_proxy_says_its_host_and_port(closed_port: int) -> None
 
 GAI = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 ALL_FAILED = OSError("All connection attempts failed")
-ALL_FAILED.__cause__ = ExceptionGroup("", [ConnectionRefusedError(111, "Refused"), OSError(101, "Unreachable")] * 2)
+ALL_FAILED.__cause__ = ExceptionGroup(
+    "", [ConnectionRefusedError(errno.ECONNREFUSED, ""), OSError(errno.ENETUNREACH, "")] * 2
+)
 
 
 @pytest.mark.parametrize(
     ("raised", "why"),
     [
         (GAI, "example.com:80 failed: Name or service not known; check"),
-        (ALL_FAILED, f"example.com:80 failed: {os.strerror(111)}, {os.strerror(101)}; check"),
+        (
+            ALL_FAILED,
+            f"example.com:80 failed: {os.strerror(errno.ECONNREFUSED)}, {os.strerror(errno.ENETUNREACH)}; check",
+        ),
         (OSError("odd"), "example.com:80 failed: odd; check"),
     ],
 )
@@ -523,6 +529,7 @@ async def test_files_without_certificates_are_refused_by_the_name_of_the_argumen
 
 def proxy_to(expected: str, upstream: Callable[[], int]) -> Serve:
     """A proxy that allows one host, with credentials, and leads to a port of ours."""
+    connect_tcp = anyio.connect_tcp  # as it is now
 
     async def serve(stream: SocketStream) -> None:
         asked = b""
@@ -531,7 +538,7 @@ def proxy_to(expected: str, upstream: Callable[[], int]) -> Serve:
         assert asked.startswith(f"CONNECT {expected} HTTP/1.1\r\nHost: {expected}\r\n".encode())
         assert b"\r\nProxy-Authorization: Basic dXNlcjpwYXNzd29yZA==\r\n" in asked
         await stream.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        other = await anyio.connect_tcp("127.0.0.1", upstream())
+        other = await connect_tcp("127.0.0.1", upstream())
         async with other, create_task_group() as group:
             group.start_soon(copy, stream, other)
             await copy(other, stream)
@@ -559,6 +566,40 @@ async def test_messages_pass_over_tls_through_a_proxy(
 ) -> None:
     async with serving(echo_over_tls(server_context)) as server:
         async with serving(proxy_to("server.example:443", lambda: server.port)) as proxy:
+            url = f"http://user:password@127.0.0.1:{proxy.port}"
+            await check_echo("wss://server.example/", proxy=url, ca_file=certificates.ca_file)
+
+
+class ByteByByte(ByteStream):
+    """A stream on which every read brings one byte."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(1)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_nothing_depends_on_how_the_bytes_arrive(
+    certificates: Certificates, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect_tcp = anyio.connect_tcp
+
+    async def connect(host: str, port: int) -> ByteStream:
+        return ByteByByte(await connect_tcp(host, port))
+
+    async with serving(echo_over_tls(server_context)) as server:
+        async with serving(proxy_to("server.example:443", lambda: server.port)) as proxy:
+            monkeypatch.setattr("anyio.connect_tcp", connect)
             url = f"http://user:password@127.0.0.1:{proxy.port}"
             await check_echo("wss://server.example/", proxy=url, ca_file=certificates.ca_file)
 

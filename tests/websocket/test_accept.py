@@ -82,6 +82,10 @@ class End(ByteStream):
             raise self.closing_fails
         await lowlevel.checkpoint()
 
+    def unread(self) -> int:
+        """How many items the other end has not taken yet."""
+        return self._send.statistics().current_buffer_used
+
     async def receive_all(self) -> bytes:
         data = b""
         while True:
@@ -223,7 +227,7 @@ async def test_a_request_that_breaks_the_rules_is_refused_without_the_handler(me
         (PLAIN, lambda request: Accept(), ValueError, "only a request with upgrade=True can be accepted"),
         (new_handshake().request, lambda request: Accept("a"), ValueError, "one that the client offers"),
         (new_handshake().request, lambda request: True, TypeError, "handler must return an Accept, a Response or None"),
-        (new_handshake().request, lambda request: [][0], IndexError, "out of range"),
+        (new_handshake().request, lambda request: 1 // 0, ZeroDivisionError, "zero"),
     ],
 )
 async def test_a_handler_that_fails_is_a_500_and_its_exception_comes_out(
@@ -309,6 +313,27 @@ async def test_a_client_that_does_not_read_its_refusal_is_not_waited_for(monkeyp
     with pytest.raises(UpgradeFailed) as caught:
         await accept_websocket(server, upgrade_timeout=0.01)
     assert caught.value.status == 426
+    assert server.closed
+
+
+async def test_a_refusal_is_followed_by_an_end_and_the_client_heard_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On TCP, closing with something unread would reset the connection and overtake the answer."""
+    monkeypatch.setattr("wspool.websocket._accept._LINGER_TIME", 60)
+    client, server = new_pair()
+    await client.send(PLAIN)
+
+    async def refuse() -> None:
+        with pytest.raises(UpgradeFailed):
+            await accept_websocket(server)
+
+    async with create_task_group() as group:
+        group.start_soon(refuse)
+        assert (await client.receive_all()).startswith(b"HTTP/1.1 426 ")
+        await client.send(b"more")
+        await anyio.wait_all_tasks_blocked()
+        assert not server.closed
+        assert client.unread() == 0
+        await client.send_eof()
     assert server.closed
 
 

@@ -148,6 +148,7 @@ def test_credentials_that_basic_cannot_carry_are_refused(userinfo: str, why: str
         "ws://user:secret@example.com:port/",
         "ws://user:secret@example.com/#",
         "ws://user:se/secret@example.com",
+        "ws://user:secret/x@example.com",
         "ws://user:se?secret@example.com",
         "ws://user:se#secret@example.com",
         "ws://user:secret@secret@example.com",

@@ -40,6 +40,9 @@ FORBIDDEN = frozenset(
     }
 )
 
+# What the extra `websocket` brings: the pool itself does without.
+WEBSOCKET_ONLY = frozenset({"h11", "idna", "wsproto"})
+
 # Files that must never lose the word: without this list, dropping it from the docstring would switch the rule off.
 ALWAYS_PURE = frozenset(
     {
@@ -49,6 +52,10 @@ ALWAYS_PURE = frozenset(
         "wspool._poolable",
         "wspool._settings",
         "wspool._statistics",
+        "wspool.websocket._errors",
+        "wspool.websocket._handshake",
+        "wspool.websocket._http",
+        "wspool.websocket._url",
     }
 )
 
@@ -98,6 +105,7 @@ def offences(module: str, tree: ast.Module) -> list[str]:
             found.append(f"{module}:{line} imports {name}")
         elif top == "wspool" and name not in PURE:
             found.append(f"{module}:{line} imports {name}, which is not pure")
+    found += foreign_offences(module, tree)
     for node in ast.walk(tree):
         # __import__("time") would be the same import in disguise.
         if isinstance(node, ast.Name) and node.id in ("__import__", "importlib"):
@@ -107,6 +115,17 @@ def offences(module: str, tree: ast.Module) -> list[str]:
     return found
 
 
+def foreign_offences(module: str, tree: ast.Module) -> list[str]:
+    """For shells as well: what only the websockets may import, or what would make the pool need them."""
+    if module.startswith("wspool.websocket"):
+        return []
+    return [
+        f"{module}:{line} imports {name}, which is for wspool.websocket"
+        for line, name in imported_modules(module, tree)
+        if name.partition(".")[0] in WEBSOCKET_ONLY or name.startswith("wspool.websocket")
+    ]
+
+
 def test_the_core_says_that_it_is_pure() -> None:
     assert PURE >= ALWAYS_PURE
 
@@ -114,6 +133,17 @@ def test_the_core_says_that_it_is_pure() -> None:
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_a_pure_file_imports_only_pure_things(module: str) -> None:
     assert offences(module, TREES[module]) == []
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_the_pool_does_without_the_websockets(module: str) -> None:
+    assert foreign_offences(module, TREES[module]) == []
+
+
+@pytest.mark.parametrize("source", ["import h11", "from wsproto.events import Ping", "from .websocket import _url"])
+def test_what_is_for_websockets_is_allowed_there_only(source: str) -> None:
+    assert foreign_offences("wspool._example", ast.parse(source))
+    assert foreign_offences("wspool.websocket._example", ast.parse(source)) == []
 
 
 @pytest.mark.parametrize(

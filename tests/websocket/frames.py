@@ -38,7 +38,7 @@ class Frame:
     def encode(self, *, to_server: bool, key: bytes = KEY) -> bytes:
         masked = to_server if self.masked is None else self.masked
         length = len(self.payload)
-        form = self.form or (1 if length <= 125 else 2 if length < 65536 else 8)
+        form = 8 if length >= 65536 else self.form or (1 if length <= 125 else 2)
         bit = 0x80 if masked else 0
         first = (0x80 if self.fin else 0) | self.rsv << 4 | self.opcode
         head = {

@@ -1,0 +1,48 @@
+"""Websockets over any byte stream of anyio: messages, or an `anyio.abc.ByteStream` of bytes.
+
+wsproto does the handshake and what is delicate; bulk data goes round it. See `connect_websocket`,
+`accept_websocket`, `WebSocketConnection` and `WebSocketStream`.
+"""
+
+from __future__ import annotations
+
+from ._accept import accept_websocket
+from ._connect import connect_websocket
+from ._connection import WebSocketAttribute, WebSocketConnection
+from ._errors import (
+    ConnectFailed,
+    ConnectTimeout,
+    InvalidURL,
+    ProtocolViolation,
+    TLSFailed,
+    UpgradeFailed,
+    WebSocketClosed,
+    WebSocketError,
+)
+from ._handshake import Accept, Request, Response
+from ._masking import masker
+from ._settings import WebSocketSettings
+from ._stream import WebSocketStream
+from ._tls import TLSStream
+
+__all__ = (
+    "Accept",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "InvalidURL",
+    "ProtocolViolation",
+    "Request",
+    "Response",
+    "TLSFailed",
+    "TLSStream",
+    "UpgradeFailed",
+    "WebSocketAttribute",
+    "WebSocketClosed",
+    "WebSocketConnection",
+    "WebSocketError",
+    "WebSocketSettings",
+    "WebSocketStream",
+    "accept_websocket",
+    "connect_websocket",
+    "masker",
+)

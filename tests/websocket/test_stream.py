@@ -1,0 +1,557 @@
+"""A websocket as a stream of messages and as a stream of bytes: both ends, over memory, TCP and TLS."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute
+
+from tests.stream_pairs import memory_pair, tcp_pair
+from tests.tls_pairs import tls_pair
+from tests.websocket.frames import Frame, by_wsproto, close
+from wspool.testing import MemoryByteStream, check_byte_stream, memory_byte_streams, settle
+from wspool.websocket._connection import FRAME_SIZE, WebSocketAttribute, WebSocketConnection
+from wspool.websocket._errors import ProtocolViolation, WebSocketClosed
+from wspool.websocket._protocol import BINARY, PING, PONG, TEXT
+from wspool.websocket._settings import WebSocketSettings
+from wspool.websocket._stream import WebSocketStream
+
+PATHS = pytest.mark.parametrize("fast", [True, False], ids=["round wsproto", "through wsproto"])
+
+
+def over(transports: tuple[ByteStream, ByteStream], **options: Any) -> tuple[WebSocketConnection, WebSocketConnection]:
+    """A client and a server."""
+    return (
+        WebSocketConnection(transports[0], client=True, **options),
+        WebSocketConnection(transports[1], client=False, **options),
+    )
+
+
+def memory(**options: Any) -> tuple[WebSocketConnection, WebSocketConnection]:
+    return over(memory_byte_streams(), **options)
+
+
+def alone(*, client: bool = True, **options: Any) -> tuple[WebSocketConnection, MemoryByteStream]:
+    """A connection, and the far end of its transport, where the test plays the other side by hand."""
+    here, there = memory_byte_streams()
+    return WebSocketConnection(here, client=client, **options), there
+
+
+async def everything(stream: ByteStream) -> bytes:
+    received = b""
+    while True:
+        try:
+            received += await stream.receive()
+        except EndOfStream:
+            return received
+
+
+async def both(*functions: Callable[[], Awaitable[object]]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for function in functions:
+            tasks.start_soon(function)
+
+
+# --- the conformance suite ------------------------------------------------------------------------
+
+
+@PATHS
+async def test_it_keeps_every_promise_of_a_byte_stream_in_memory(fast: bool) -> None:
+    async def make_pair() -> tuple[ByteStream, ByteStream]:
+        client, server = over(await memory_pair(), fast=fast, settings=WebSocketSettings(close_timeout=0.01))
+        return WebSocketStream(client), WebSocketStream(server)
+
+    await check_byte_stream(make_pair, concurrent_send=True)
+
+
+async def test_it_keeps_every_promise_of_a_byte_stream_over_tls_over_tcp(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    async def make_pair() -> tuple[ByteStream, ByteStream]:
+        transports = await tls_pair(await tcp_pair(), client_context, server_context)
+        client, server = over(transports, settings=WebSocketSettings(close_timeout=0.01))
+        return WebSocketStream(client), WebSocketStream(server)
+
+    await check_byte_stream(make_pair, concurrent_send=True)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@PATHS
+async def test_messages_of_both_kinds_and_any_size_arrive_whole(fast: bool) -> None:
+    client, server = memory(fast=fast)
+    messages: list[Any] = [b"", b"x", "", "grüße", b"y" * 300_000, "€" * 50_000, bytearray(b"z"), memoryview(b"v")]
+    for here, there in ((client, server), (server, client)):
+
+        async def send(here: WebSocketConnection = here) -> None:
+            for message in messages:
+                await here.send(message)
+
+        async def receive(there: WebSocketConnection = there) -> None:
+            for message in messages:
+                assert await there.receive() == message
+
+        await both(send, receive)
+
+
+async def test_a_long_message_goes_out_in_frames_of_64_kib() -> None:
+    connection, far = alone(client=False)
+    sizes: list[int] = []
+
+    async def read() -> None:
+        raw = b""
+        while len(raw) < 150_000:
+            raw += await far.receive()
+        at = 0
+        while at < len(raw):
+            form = raw[at + 1] & 0x7F
+            head = {126: 4, 127: 10}.get(form, 2)
+            size = form if form < 126 else int.from_bytes(raw[at + 2 : at + head])
+            sizes.append(size)
+            at += head + size
+
+    await both(read, lambda: connection.send(b"x" * 150_000))
+    assert sizes == [FRAME_SIZE, FRAME_SIZE, 150_000 - 2 * FRAME_SIZE]
+
+
+async def test_messages_of_several_senders_are_not_mixed() -> None:
+    client, server = memory()
+    messages = [bytes([number]) * 200_000 for number in range(4)]
+    received = []
+
+    async def receive() -> None:
+        received.extend([await server.receive() for _ in messages])
+
+    await both(receive, *[lambda message=message: client.send(message) for message in messages])  # type: ignore[misc]
+    assert sorted(received) == messages
+
+
+async def test_what_was_received_with_the_handshake_comes_first() -> None:
+    frame = Frame(BINARY, b"early").encode(to_server=False)
+    connection, far = alone(received=frame + frame[:3])
+    assert await connection.receive() == b"early"
+    await far.send(frame[3:])
+    assert await connection.receive() == b"early"
+
+
+async def test_iterating_ends_when_they_close() -> None:
+    client, server = memory()
+
+    async def send() -> None:
+        await client.send(b"one")
+        await client.send("two")
+        await client.aclose()
+
+    received: list[Any] = []
+
+    async def receive() -> None:
+        received.extend([message async for message in server])
+
+    await both(send, receive)
+    assert received == [b"one", "two"]
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+async def test_a_close_is_answered_and_told_with_its_code_and_reason() -> None:
+    client, server = memory()
+    ended: list[BaseException] = []
+
+    async def receive() -> None:
+        for _ in range(2):
+            with pytest.raises(EndOfStream) as caught:
+                await server.receive()
+            assert caught.value.__cause__ is not None
+            ended.append(caught.value.__cause__)
+        with pytest.raises(BrokenResourceError, match="closed by the far end with code 1001: bye"):
+            await server.send(b"too late")
+        await server.aclose()
+
+    await both(receive, lambda: client.aclose(1001, "bye"))
+    assert isinstance(ended[0], WebSocketClosed)
+    assert (ended[0].code, ended[0].reason) == (1001, "bye")
+    assert ended[1] is ended[0]
+    assert repr(server) == "<WebSocketConnection, server, closed>"
+
+
+async def test_a_close_with_an_error_code_is_an_error() -> None:
+    connection, far = alone()
+    await far.send(close(1011, "oops").encode(to_server=False))
+    with pytest.raises(BrokenResourceError, match="code 1011: oops") as caught:
+        await connection.receive()
+    assert isinstance(caught.value.__cause__, WebSocketClosed)
+
+
+async def test_an_end_without_a_close_is_an_error() -> None:
+    connection, far = alone()
+    await far.aclose()
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="ended without a Close"):
+            await connection.receive()
+    with pytest.raises(BrokenResourceError, match="ended without a Close"):
+        await connection.send(b"")
+    assert "broken" in repr(connection)
+
+
+async def test_a_broken_transport_is_told_and_stays_broken() -> None:
+    connection, far = alone()
+    assert isinstance(connection._transport, MemoryByteStream)
+    connection._transport.fail_after(0)
+    with pytest.raises(BrokenResourceError):
+        await connection.receive()
+    with pytest.raises(BrokenResourceError, match="the connection is broken"):
+        await connection.receive()
+    await connection.aclose()
+    assert far.buffered == 0
+
+
+async def test_closing_waits_no_longer_than_it_may_for_a_far_end_that_does_not_answer() -> None:
+    connection, far = alone(settings=WebSocketSettings(close_timeout=0.01))
+    await connection.aclose(1000)
+    with pytest.raises(ClosedResourceError):
+        await connection.send(b"")
+    await connection.aclose()
+    ((kind, code, _),), _ = by_wsproto(await everything(far), client=False)
+    assert (kind, code) == ("close", 1000)
+
+
+async def test_closing_waits_no_longer_than_it_may_for_a_blocked_sender() -> None:
+    connection, far = alone(settings=WebSocketSettings(close_timeout=0.01))
+
+    async def send() -> None:
+        with pytest.raises((BrokenResourceError, ClosedResourceError)):
+            await connection.send(b"x" * 1_000_000)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        await settle()
+        await connection.aclose()
+    assert far.buffered
+
+
+async def test_what_was_on_its_way_does_not_keep_them_from_closing() -> None:
+    client, server = memory()
+
+    async def busy() -> None:
+        with pytest.raises((BrokenResourceError, ClosedResourceError)):
+            while True:
+                await client.send(b"x" * 1000)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(busy)
+        await settle()
+        tasks.start_soon(server.aclose)
+        with pytest.raises(EndOfStream):
+            await client.receive()
+        await client.aclose()
+
+
+async def test_a_cancelled_close_closes_the_transport_at_once() -> None:
+    connection, far = alone()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await connection.aclose()
+    assert await everything(far) == b""
+
+
+async def test_a_receive_ends_when_another_task_closes() -> None:
+    client, server = memory()
+    errors: list[BaseException] = []
+
+    async def receive(end: WebSocketConnection) -> None:
+        try:
+            await end.receive()
+        except (ClosedResourceError, EndOfStream) as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive, client)
+        tasks.start_soon(receive, server)
+        await settle()
+        await client.aclose()
+    assert {type(error) for error in errors} == {ClosedResourceError, EndOfStream}
+
+
+@PATHS
+async def test_an_end_of_file_leaves_the_other_direction_open(fast: bool) -> None:
+    client, server = (WebSocketStream(connection) for connection in memory(fast=fast))
+    await client.send(b"request")
+    await client.send_eof()
+    await client.send_eof()
+    with pytest.raises(ClosedResourceError, match="end of file"):
+        await client.send(b"more")
+    assert await server.receive() == b"request"
+    with pytest.raises(EndOfStream):
+        await server.receive()
+    await server.send(b"answer")
+    assert await client.receive() == b"answer"
+    await server.send_eof()
+    with pytest.raises(EndOfStream):
+        await client.receive()
+    await both(client.aclose, server.aclose)
+
+
+async def test_after_both_ends_of_file_nothing_is_left_to_send() -> None:
+    client, server = memory()
+    await client.send_eof()
+    with pytest.raises(EndOfStream):
+        await server.receive()
+    await server.send_eof()
+    with pytest.raises(EndOfStream):
+        await client.receive()
+    for end in (client, server):
+        assert not end._protocol.owes_control
+    await both(client.aclose, server.aclose)
+
+
+# --- violations -----------------------------------------------------------------------------------
+
+
+async def test_a_violation_is_told_to_both_sides_and_the_transport_is_dropped() -> None:
+    connection, far = alone()
+    await far.send(Frame(BINARY, b"fine").encode(to_server=False) + Frame(0x3).encode(to_server=False))
+    assert await connection.receive() == b"fine"
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="invalid opcode 0x3") as caught:
+            await connection.receive()
+        assert isinstance(caught.value.__cause__, ProtocolViolation)
+        assert caught.value.__cause__.code == 1002
+    ((kind, code, _),), _ = by_wsproto(await everything(far), client=False)
+    assert (kind, code) == ("close", 1002)
+    await connection.aclose()
+
+
+async def test_a_violation_is_told_although_the_far_end_reads_nothing() -> None:
+    here, far = memory_byte_streams(max_buffer=4)
+    connection = WebSocketConnection(here, client=True, settings=WebSocketSettings(close_timeout=0.01))
+    await far.send(Frame(0x3).encode(to_server=False))
+    with pytest.raises(BrokenResourceError):
+        await connection.receive()
+
+
+async def test_text_on_a_byte_stream_is_a_violation_with_code_1003() -> None:
+    connection, far = alone()
+    stream = WebSocketStream(connection)
+    await far.send(Frame(BINARY, b"bytes").encode(to_server=False) + Frame(TEXT, b"text").encode(to_server=False))
+    assert await stream.receive() == b"bytes"
+    with pytest.raises(BrokenResourceError, match="only binary"):
+        await stream.receive()
+    ((_, code, _),), _ = by_wsproto(await everything(far), client=False)
+    assert code == 1003
+
+
+async def test_a_message_over_the_limit_is_refused_by_its_header() -> None:
+    client, server = memory(settings=WebSocketSettings(max_message_size=1000, close_timeout=0.01))
+    await client.send(b"x" * 1001)
+    with pytest.raises(BrokenResourceError, match="1000 are allowed"):
+        await server.receive()
+
+
+async def test_a_byte_stream_knows_no_limit_of_messages() -> None:
+    client, server = memory(settings=WebSocketSettings(max_message_size=10))
+    stream = WebSocketStream(server)
+    await client.send(b"x" * 1000)
+    assert await stream.receive() == b"x" * 1000
+
+
+# --- cancellation ---------------------------------------------------------------------------------
+
+
+async def test_a_send_cancelled_before_it_began_has_sent_nothing() -> None:
+    connection, far = alone()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await connection.send(b"never")
+    await connection.send(b"x")
+    assert far.buffered == 7
+
+
+async def test_a_send_cut_off_halfway_marks_the_connection_broken() -> None:
+    connection, _ = alone()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.send, b"x" * 1_000_000)
+        await settle()
+        tasks.cancel_scope.cancel()
+    for use in (connection.send(b""), connection.receive(), connection.send_eof()):
+        with pytest.raises(BrokenResourceError, match="a send was cut off"):
+            await use
+    await connection.aclose()
+
+
+async def test_a_send_that_waits_for_its_turn_can_be_cancelled_without_harm() -> None:
+    client, server = memory()
+
+    async def impatient() -> None:
+        with scope:
+            await client.send(b"impatient")
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send, b"x" * 200_000)
+        await settle()
+        tasks.start_soon(impatient)
+        await settle()
+        scope.cancel()
+        await settle()
+        assert await server.receive() == b"x" * 200_000
+    await client.send(b"next")
+    assert await server.receive() == b"next"
+
+
+async def test_a_receive_cancelled_between_two_parts_of_a_message_loses_none() -> None:
+    connection, far = alone()
+    raw = Frame(BINARY, b"0123456789").encode(to_server=False)
+    for byte in raw[:-1]:
+        await far.send(bytes([byte]))
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.receive)
+                await settle()
+                scope.cancel()
+    await far.send(raw[-1:])
+    assert await connection.receive() == b"0123456789"
+
+
+async def test_two_tasks_cannot_receive_at_once() -> None:
+    client, _ = memory()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.receive)
+        await settle()
+        with pytest.raises(BusyResourceError):
+            await client.receive()
+        tasks.cancel_scope.cancel()
+
+
+# --- pings ----------------------------------------------------------------------------------------
+
+
+async def test_a_ping_is_answered_while_somebody_receives() -> None:
+    connection, far = alone()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.receive)
+        await far.send(Frame(PING, b"you?").encode(to_server=False))
+        raw = await far.receive()
+        assert raw == Frame(PONG, b"you?").encode(to_server=True, key=raw[2:6])
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_ping_that_comes_while_a_sender_is_blocked_does_not_stop_the_receiver() -> None:
+    connection, far = alone()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.send, b"x" * 70_000)
+        await settle()
+        await far.send(Frame(PING, b"you?").encode(to_server=False) + Frame(BINARY, b"data").encode(to_server=False))
+        assert await connection.receive() == b"data"
+        assert connection._protocol.owes_control
+        raw = b""
+        while len(raw) < 70_000 + 10 + 8:
+            raw += await far.receive()
+        await settle()
+        raw += await far.receive() if far.buffered else b""
+    assert not connection._protocol.owes_control
+    _, _ = by_wsproto(raw, client=False)
+    assert raw[-10] == 0x80 | PONG
+
+
+async def test_a_quiet_far_end_is_pinged_and_any_byte_is_a_sign_of_life() -> None:
+    connection, far = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=60))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.receive)
+        assert (await far.receive())[0] == 0x80 | PING
+        # A pong that answers no ping of ours is a sign of life too.
+        await far.send(Frame(PONG, b"unasked").encode(to_server=False))
+        assert (await far.receive())[0] == 0x80 | PING
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_dead_far_end_is_given_up_after_the_ping_timeout() -> None:
+    connection, _ = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=0.01))
+    with pytest.raises(BrokenResourceError, match=r"no byte came within 0\.01 s after a ping"):
+        await connection.receive()
+
+
+async def test_data_that_comes_in_time_needs_no_ping() -> None:
+    connection, far = alone(settings=WebSocketSettings(ping_interval=60))
+    await far.send(Frame(BINARY, b"data").encode(to_server=False))
+    assert await connection.receive() == b"data"
+    assert not connection._transport.sends  # type: ignore[attr-defined]
+
+
+async def test_no_ping_follows_our_end_of_file() -> None:
+    connection, far = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=0.01))
+    await connection.send_eof()
+    with pytest.raises(BrokenResourceError, match="no byte"):
+        await connection.receive()
+    assert far.buffered == 8  # the Close, masked, with its code
+
+
+# --- the byte stream ------------------------------------------------------------------------------
+
+
+async def test_short_frames_are_received_together_and_a_long_one_in_parts() -> None:
+    client, server = (WebSocketStream(connection) for connection in memory())
+    for part in (b"a", b"b", b"", b"c"):
+        await client.send(part)
+    assert await server.receive() == b"abc"
+    await client.send(b"0123456789")
+    assert [await server.receive(4) for _ in range(3)] == [b"0123", b"4567", b"89"]
+
+
+async def test_empty_messages_are_no_end() -> None:
+    client, server = memory()
+    stream = WebSocketStream(server)
+    await client.send(b"")
+    await client.send(b"x")
+    assert await stream.receive() == b"x"
+
+
+async def test_what_was_received_before_a_close_of_ones_own_is_not_handed_out() -> None:
+    client, server = memory(settings=WebSocketSettings(close_timeout=0.01))
+    stream = WebSocketStream(server)
+    await client.send(b"0123456789")
+    assert await stream.receive(4) == b"0123"
+    await stream.aclose()
+    with pytest.raises(ClosedResourceError):
+        await stream.receive(4)
+
+
+# --- attributes and settings ----------------------------------------------------------------------
+
+
+async def test_it_tells_its_own_attributes_and_those_of_its_transport(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    transports = await tls_pair(await tcp_pair(), client_context, server_context)
+    client, server = over(transports, subprotocol="chat", settings=WebSocketSettings(close_timeout=0.01))
+    stream = WebSocketStream(client)
+    assert stream.extra(WebSocketAttribute.subprotocol) == "chat"
+    assert stream.extra(WebSocketAttribute.client)
+    assert not server.extra(WebSocketAttribute.client)
+    assert stream.extra(TLSAttribute.tls_version) == "TLSv1.3"
+    assert stream.extra(SocketAttribute.remote_port)
+    assert repr(client) == "<WebSocketConnection, client, open>"
+    await both(client.aclose, server.aclose)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(WebSocketSettings)])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), (float("nan"), ValueError), ("1", TypeError), (True, TypeError)],
+)
+def test_wrong_settings_are_refused_by_name_and_value(name: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"{name} must be .*{value!r}"):
+        WebSocketSettings(**{name: value})
+
+
+def test_a_time_limit_cannot_be_left_out() -> None:
+    with pytest.raises(TypeError, match="close_timeout must be a number, got None"):
+        WebSocketSettings(close_timeout=None)  # type: ignore[arg-type]

@@ -41,10 +41,12 @@ default_role = "code"
 
 # A build must need no network, so there is no intersphinx: names of other projects stay plain text.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(anyio|asyncio|collections|contextlib|enum|typing|types|trio)\..*"),
+    (r"py:.*", r"(anyio|asyncio|collections|contextlib|enum|os|ssl|typing|types|trio)\..*"),
     (r"py:(class|exc|data|obj)", r"(Any|Awaitable|Callable|Coroutine|Generator|Self|TracebackType)"),
     (r"py:(class|exc|obj)", r"(BaseException|Exception|RuntimeError|TimeoutError|Protocol)"),
     (r"py:(class|obj)", r"(None|bool|bytes|float|int|object|str|type|StrEnum|Generic)"),
+    # anyio's, by the names under which they are imported.
+    (r"py:(class|exc)", r"(BrokenResourceError|BusyResourceError|ByteStream|ClosedResourceError|EndOfStream)"),
     # Type variables, which are nowhere to be documented.
     (r"py:(class|obj)", r"(.*\.)?(T|T_co)"),
 ]

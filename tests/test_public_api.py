@@ -21,7 +21,7 @@ import pytest
 import wspool
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = ("wspool", "wspool.testing")
+MODULES = ("wspool", "wspool.testing", "wspool.websocket")
 
 # Methods that make an object work in the language, and so are part of what users rely on.
 PROTOCOL_METHODS = ("__init__", "__aenter__", "__aexit__", "__enter__", "__exit__", "__await__", "__call__")

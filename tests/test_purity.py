@@ -55,6 +55,9 @@ ALWAYS_PURE = frozenset(
         "wspool.websocket._errors",
         "wspool.websocket._handshake",
         "wspool.websocket._http",
+        "wspool.websocket._masking",
+        "wspool.websocket._protocol",
+        "wspool.websocket._settings",
         "wspool.websocket._url",
     }
 )

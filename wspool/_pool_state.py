@@ -71,7 +71,7 @@ def _ask_poolable(connection: Any) -> bool:
     return True if ask is None else ask()
 
 
-def _truth(answer: object) -> bool:
+def _truth(answer: Any) -> bool:
     """What `is_reusable` meant by an answer that is not just True. TypeError for a coroutine, which is always true."""
     if hasattr(answer, "__await__"):
         if hasattr(answer, "close"):

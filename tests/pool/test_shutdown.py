@@ -169,19 +169,15 @@ async def test_an_interrupt_in_is_reusable_still_closes_the_connection_and_serve
         handle = await pool.get()
         if moment != "release":
             handle.release()
-        connector.connections[0].alive = Interrupt()
-        with pytest.raises(Interrupt):
-            match moment:
-                case "release":
-                    caller = Caller(tasks, pool)
-                    await settle()
-                    handle.release()
-                case "get":
-                    await pool.get()
-                case _:
-                    pool.get_nowait()
-        if moment != "release":
-            caller = Caller(tasks, pool)
+            connector.connections[0].alive = Interrupt()
+            with pytest.raises(Interrupt):
+                await pool.get() if moment == "get" else pool.get_nowait()
+        caller = Caller(tasks, pool)
+        await settle()
+        if moment == "release":
+            connector.connections[0].alive = Interrupt()
+            with pytest.raises(Interrupt):
+                handle.release()
         await settle()
         assert connector.connections[0].closes == 1
         assert caller.connection.number == 2

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from wspool.websocket._tls import default_context
+
 
 class Certificates:
     """One authority, and what it has signed."""
@@ -17,20 +19,25 @@ class Certificates:
         self.authority = trustme.CA()
         self.ca_file = str(directory / "authority.pem")
         self.authority.cert_pem.write_to_path(self.ca_file)
-        self.server = self.authority.issue_cert("localhost", "127.0.0.1", "server.example")
+        self.server = self.authority.issue_cert(
+            "localhost", "127.0.0.1", "::1", "server.example", "wspool.example", "bücher.example"
+        )
         self.client = self.authority.issue_cert("client@example.com")
         self.client_file = str(directory / "client.pem")
         self.client.private_key_and_cert_chain_pem.write_to_path(self.client_file)
 
     def server_context(self, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
         """A new context for a server, by default with the certificate for localhost."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = default_context(server_side=True)
         (certificate or self.server).configure_cert(context)
+        self.authority.configure_trust(context)
         return context
 
     def client_context(self) -> ssl.SSLContext:
         """A new context for a client that trusts the authority."""
-        return ssl.create_default_context(cafile=self.ca_file)
+        context = default_context()
+        self.authority.configure_trust(context)
+        return context
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def merged(events: list[Told]) -> list[Told]:
     """
     result: list[Told] = []
     for event in events:
-        last = result[-1] if result else ("nothing",)
+        last: Told = result[-1] if result else ("nothing",)
         if event == ("violation", 1007) and last[0] == "text" and not last[2]:
             result.pop()
         if event[0] in {"bytes", "text"} and last[0] == event[0] and not last[2]:
@@ -129,6 +129,8 @@ def by_wsproto(raw: bytes, *, client: bool) -> tuple[list[Told], list[bytes]]:
                     events.append(("close", int(code), reason or ""))
                 else:
                     events.append(("violation", int(code)))
+            case _:
+                raise AssertionError(event)
     return merged(events), pings
 
 

@@ -45,7 +45,7 @@ class UpgradeFailed(WebSocketError):
         super().__init__(message)
         self.status = status
         """The status of the answer, for example 401."""
-        self.headers = list(headers)
+        self.headers: list[tuple[bytes, bytes]] = list(headers)
         """Of the answer, with lower-case names."""
         self.body = body
         """The first 64 KiB of the answer's body."""

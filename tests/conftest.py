@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 from typing import Any
@@ -35,3 +36,9 @@ def _backends() -> list[Any]:
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop that a test runs on."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _audible(caplog: pytest.LogCaptureFixture) -> None:
+    """What a document says about silencing the log is not for the tests after it."""
+    caplog.set_level(logging.WARNING, logger="wspool")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import anyio
@@ -12,11 +11,6 @@ import pytest
 from tests.pool.caller import Caller
 from wspool import CloseReason, ConnectionClosed, Pool, PoolError, PoolEvent, PoolTimeout
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
-
-
-@pytest.fixture(autouse=True)
-def _audible(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, logger="wspool")
 
 
 class Toy:

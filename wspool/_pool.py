@@ -308,8 +308,10 @@ class Pool(Generic[T]):
             self._timer.cancel()
             crashed = self._tasks.cancel_scope.cancel_called
             leave = (exc_type, exc, tb) if crashed else (None, None, None)
-            outcome = await self._tasks.__aexit__(*leave)
-            self._bury()
+            try:
+                outcome = await self._tasks.__aexit__(*leave)
+            finally:
+                self._bury()
         return outcome if crashed else None
 
     async def aclose(self, *, grace: float = 5.0) -> None:
@@ -539,6 +541,8 @@ class Pool(Generic[T]):
         self._draining = True
         trouble: BaseException | None = None
         effects = self._state.effects
+        if effects:
+            self._plight = None
         for effect, subject in effects:  # it grows while it is run
             try:
                 if effect is WAKE:
@@ -559,7 +563,6 @@ class Pool(Generic[T]):
                 trouble = trouble or error
         effects.clear()
         self._draining = False
-        self._plight = None
         if self._state.closing and self._state.is_empty():
             self._emptied.set()
         if trouble is not None:
@@ -570,10 +573,9 @@ class Pool(Generic[T]):
         try:
             self._context.run(self._tasks.start_soon, self._run_job, job)
         except BaseException as error:
-            # An eager task may end right here, and has reported then; or there is no task group any more.
-            if job in self._unbegun:
-                self._unbegun.discard(job)
-                self._report(job, _NOTHING, error)
+            # There is no task group any more; or an eager task has ended right here, and has reported already.
+            self._unbegun.discard(job)
+            self._report(job, _NOTHING, error)
             raise
 
     def _drain_with(self, entry: Entry[T]) -> None:

@@ -187,3 +187,10 @@ class Connector:
 def test_without_a_name_a_pool_is_called_after_its_connect(connect: Callable[[], Any], name: str) -> None:
     assert Pool(connect).name == name
     assert Pool(connect, name="toys").name == "toys"
+
+
+@pytest.mark.parametrize("name", ["acquire_timeout", "race_delay", "max_lifetime"])
+def test_a_time_is_one_that_a_float_can_hold(name: str) -> None:
+    arguments: dict[str, Any] = {name: 10**400}
+    with pytest.raises(ValueError, match=f"{name} must be a number that a float can hold"):
+        Pool(FakeConnector(), **arguments)

@@ -56,6 +56,34 @@ def test_a_pool_closes_when_every_task_of_the_loop_is_cancelled_at_its_every_ste
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)
+def test_a_pool_ends_when_every_task_of_the_loop_is_cancelled_again_and_again(loop_factory: Any) -> None:
+    async def service(connector: FakeConnector, ended: list[int]) -> None:
+        pool = Pool(connector, min_idle=1, max_size=3)
+        try:
+            async with pool:
+                async with pool.get():
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            ended.append(pool.statistics().size)
+
+    async def main(step: int, times: int) -> None:
+        ended: list[int] = []
+        connector = FakeConnector.always()
+        serving = asyncio.create_task(service(connector, ended))
+        for turn in range(step + times):
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - {asyncio.current_task()} if turn >= step else ():
+                task.cancel()
+        await asyncio.wait([serving])
+        assert all(connection.closes <= 1 for connection in connector.connections)
+        assert ended in ([0], [])  # it may have been cancelled before it began
+
+    for step in range(12):
+        for times in range(2, 7):
+            run(lambda step=step, times=times: main(step, times), loop_factory)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
 def test_closing_needs_no_timer_that_somebody_has_cancelled(loop_factory: Any) -> None:
     """asyncio.run cancels the pool's timer before it cancels who closes the pool: no deadline comes any more."""
     connector = FakeConnector.always()

@@ -210,3 +210,26 @@ async def test_everyone_whose_time_is_up_times_out_at_once() -> None:
         assert all(isinstance(caller.error, PoolTimeout) for caller in callers)
         check_invariants(pool)
         handle.release()
+
+
+async def test_many_who_time_out_together_take_the_figures_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the event loop stands still just when it is overloaded."""
+    taken = 0
+    take = Pool._take_plight
+
+    def count(self: Pool[FakeConnection]) -> Any:
+        nonlocal taken
+        taken += 1
+        return take(self)
+
+    monkeypatch.setattr(Pool, "_take_plight", count)
+    clock = ManualClock()
+    async with Pool(FakeConnector.always(), max_size=1, acquire_timeout=1, clock=clock) as pool:
+        async with anyio.create_task_group() as tasks:
+            handle = await pool.get()
+            callers = [Caller(tasks, pool) for _ in range(50)]
+            await settle()
+            await clock.advance(1)
+            assert all(isinstance(caller.error, PoolTimeout) for caller in callers)
+            handle.release()
+    assert taken == 1

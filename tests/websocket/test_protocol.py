@@ -276,7 +276,7 @@ def test_a_close_is_answered_once_and_nothing_follows_it(client: bool) -> None:
     there.answer_close(1000)
     assert there.state.name == "CLOSED"
     answer = there.control_to_send()
-    assert feed(here, answer) == [("close", 1000, "")]
+    assert feed(here, answer) == [("pong", b"x"), ("close", 1000, "")]
     assert here.state.name == "CLOSED"
     assert not there.control_to_send()
     assert not here.control_to_send()

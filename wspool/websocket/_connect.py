@@ -20,7 +20,7 @@ from ._errors import ConnectFailed, ConnectTimeout, TLSFailed
 from ._handshake import Agreement, ClientHandshake
 from ._http import Headers, ProxyHandshake, check_limit
 from ._settings import WebSocketSettings
-from ._tls import TLSStream
+from ._tls import TLSStream, is_truncation
 from ._url import ProxyURL, WebSocketURL, check_host, parse_proxy_url, parse_websocket_url
 
 T = TypeVar("T")
@@ -267,7 +267,7 @@ def _tls_reason(error: BaseException) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         advice = _CERTIFICATE_ADVICE.get(cause.verify_code, "have the server's certificate replaced")
         return f"its certificate is not accepted, {cause.verify_message.rstrip('.')}; {advice}"
-    if cause is None or isinstance(cause, ssl.SSLEOFError):
+    if cause is None or is_truncation(cause):
         said = "" if cause is not None or isinstance(error, EndOfStream | BrokenResourceError) else f" ({error})"
         return f"the connection broke during the handshake{said}; check that TLS is spoken on that port"
     # Python does not know the names of all reasons of a newer OpenSSL, only their texts.
@@ -298,7 +298,7 @@ async def _upgrade(stream: ByteStream, handshake: ClientHandshake, target: WebSo
                 return agreement
     except (EndOfStream, BrokenResourceError, ssl.SSLError) as error:
         cause = _ssl_error(error)
-        if cause is not None and not isinstance(cause, ssl.SSLEOFError):
+        if cause is not None and not is_truncation(cause):
             # In TLS 1.3 a server judges the client's certificate when the client has finished (RFC 8446 section 4.4).
             raise TLSFailed(f"TLS with {target.address} failed: {_tls_reason(cause)}") from error
         raise handshake.receive_eof() from error

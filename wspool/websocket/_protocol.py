@@ -389,16 +389,17 @@ class WebSocketProtocol:
         return self._wsproto.send(TextMessage(data=text))
 
     def send_close(self, code: int, reason: str = "") -> bytes:
-        """Our Close, once. A reason of more than 123 bytes of UTF-8 is cut."""
+        """Our Close, once, after the pong that is due, if any. A reason of more than 123 bytes of UTF-8 is cut."""
         assert self.may_send, self.state
         self.state = CLOSED if self.state is CLOSE_RECEIVED else CLOSE_SENT
         return self._close_frame(code, reason)
 
     def _close_frame(self, code: int, reason: str) -> bytes:
-        self._pong = self._ping = None  # nothing after Close
+        self._ping = None
+        pong = self._due_pong()  # for a ping that came before; nothing goes out after Close
         # wsproto knows a Close without a code by this very object.
         given = CloseReason.NO_STATUS_RCVD if code == CloseReason.NO_STATUS_RCVD else code
-        return self._wsproto.send(CloseConnection(code=given, reason=reason or None))
+        return pong + self._wsproto.send(CloseConnection(code=given, reason=reason or None))
 
     def ask(self, payload: bytes) -> None:
         """Have a ping sent, with up to 125 bytes, which its pong repeats."""
@@ -415,10 +416,13 @@ class WebSocketProtocol:
 
     def control_to_send(self) -> bytes:
         """The control frames that are due, once: a pong, a ping, or a Close and nothing after it."""
-        frames, self._owed = self._owed, b""
-        if self._pong is not None:
-            frames += self._wsproto.send(Pong(payload=self._pong))
+        frames = self._owed + self._due_pong()
+        self._owed = b""
         if self._ping is not None:
             frames += self._wsproto.send(Ping(payload=self._ping))
-        self._pong = self._ping = None
+            self._ping = None
         return frames
+
+    def _due_pong(self) -> bytes:
+        payload, self._pong = self._pong, None
+        return b"" if payload is None else self._wsproto.send(Pong(payload=payload))

@@ -229,10 +229,9 @@ class TLSStream(ByteStream):
                     break  # another try would only raise SSLWantReadError, at some cost
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLEOFError as error:
-            self._fail(_TRUNCATED, error)
         except ssl.SSLError as error:
-            self._fail(_worded("what was received is not valid TLS", error), error)
+            what = _TRUNCATED if is_truncation(error) else _worded("what was received is not valid TLS", error)
+            self._fail(what, error)
         return bytes(buffer[:size])
 
     async def _read_more(self) -> None:
@@ -425,6 +424,11 @@ def default_context(*, server_side: bool = False) -> ssl.SSLContext:
     # Should a version of Python set it, or a system-wide configuration; OpenSSL older than 3.0 does not have it.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     return context
+
+
+def is_truncation(error: ssl.SSLError) -> bool:
+    """Whether the far end was gone without a close_notify. The earliest versions of 3.11 have no type for it."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 def _worded(what: str, error: BaseException) -> str:

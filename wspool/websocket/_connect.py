@@ -20,7 +20,7 @@ from ._errors import ConnectFailed, ConnectTimeout, TLSFailed
 from ._handshake import Agreement, ClientHandshake
 from ._http import Headers, ProxyHandshake, check_limit
 from ._settings import WebSocketSettings
-from ._tls import TLSStream, is_truncation
+from ._tls import TLSStream, default_context, is_truncation
 from ._url import ProxyURL, WebSocketURL, check_host, parse_proxy_url, parse_websocket_url
 
 T = TypeVar("T")
@@ -160,10 +160,7 @@ def _system_context() -> ssl.SSLContext:
 
 
 def _client_context(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Without this, which Python sets, an end without a close_notify would pass for a proper one.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context = default_context(ca_file=ca_file)
     context.set_alpn_protocols([_ALPN])
     return context
 

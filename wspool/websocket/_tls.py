@@ -15,6 +15,7 @@ for the other to read would wait for ever.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -413,13 +414,13 @@ class TLSStream(ByteStream):
         }
 
 
-def default_context(*, server_side: bool = False) -> ssl.SSLContext:
+def default_context(*, server_side: bool = False, ca_file: str | os.PathLike[str] | None = None) -> ssl.SSLContext:
     """Python's own default, with TLS 1.2 at least, where an end without a close_notify is an error.
 
-    A context for a server still needs its certificate.
+    It trusts the authorities in `ca_file`, else the system's. A context for a server still needs its certificate.
     """
     purpose = ssl.Purpose.CLIENT_AUTH if server_side else ssl.Purpose.SERVER_AUTH
-    context = ssl.create_default_context(purpose)
+    context = ssl.create_default_context(purpose, cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996: nothing older
     # Should a version of Python set it, or a system-wide configuration; OpenSSL older than 3.0 does not have it.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)

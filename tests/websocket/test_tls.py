@@ -296,8 +296,8 @@ async def test_a_foreign_context_may_block_while_it_is_asked(server_context: ssl
 def test_default_contexts_want_tls_1_2_at_least_and_notice_truncation(monkeypatch: pytest.MonkeyPatch) -> None:
     original = ssl.create_default_context
 
-    def lax(*args: Any) -> ssl.SSLContext:
-        context = original(*args)
+    def lax(*args: Any, **options: Any) -> ssl.SSLContext:
+        context = original(*args, **options)
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
         return context

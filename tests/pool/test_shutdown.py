@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import anyio
@@ -18,6 +19,14 @@ from wspool.testing import FakeConnection, FakeConnector, Fault, check_invariant
 
 # Said of each task that asyncio cancels before it has begun, whoever made it.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Such coroutines are garbage of this test, and not to be found in another one."""
+    yield
+    gc.collect()
+
 
 LOOPS: list[Any] = [None, eager_loop]
 

@@ -12,6 +12,10 @@ from ._connection import WebSocketConnection
 from ._protocol import BytesReceived, Part
 
 
+# Parts of this size are handed on as they are: to join them with others would cost a copy, and gain one call.
+_ENOUGH = 16 * 1024
+
+
 class WebSocketStream(ByteStream):
     """A byte stream over a websocket connection, which it takes over.
 
@@ -41,7 +45,7 @@ class WebSocketStream(ByteStream):
             await checkpoint_if_cancelled()
             self._connection.check_usable()
         else:
-            self._stock, self._taken = await self._gather(max_bytes), 0
+            self._stock, self._taken = await self._gather(min(max_bytes, _ENOUGH)), 0
         data = self._stock[self._taken : self._taken + max_bytes]
         self._taken += len(data)
         return data

@@ -11,7 +11,6 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from ._connection import WebSocketConnection
 from ._protocol import BytesReceived, Part
 
-
 # Parts of this size are handed on as they are: to join them with others would cost a copy, and gain one call.
 _ENOUGH = 16 * 1024
 

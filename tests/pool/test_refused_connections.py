@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from tests.pool.caller import Caller
 from wspool import CloseReason, ConnectionClosed, Pool, PoolError, PoolEvent, PoolTimeout
+from wspool._pool_state import LOG, START, PoolState
+from wspool._settings import PoolSettings
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
 
 
@@ -243,16 +244,15 @@ async def test_an_async_observer_is_an_error_and_not_silence(caplog: pytest.LogC
     assert "on_event must not be async" in caplog.text
 
 
-async def test_a_cancelled_caller_leaves_the_error_of_its_dial_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    connector = FakeConnector()
-    async with Pool(connector) as pool, anyio.create_task_group() as tasks:
-        caller = Caller(tasks, pool)
-        dial = await connector.next_dial()
-        dial.fail(ConnectionRefusedError("nobody home"))
-        for _ in range(20):
-            if pool.statistics().failed:
-                break
-            await anyio.lowlevel.checkpoint()
-        caller.scope.cancel()
-        await settle()
-        assert isinstance(caller.error, ConnectionRefusedError) or "nobody home" in caplog.text
+def test_a_caller_cancelled_in_the_step_in_which_its_dial_fails_leaves_the_error_to_the_log() -> None:
+    state: PoolState[object] = PoolState(PoolSettings())
+    waiter = state.enter_queue(0.0)
+    (job,) = [subject for effect, subject in state.effects if effect is START]
+    error = ConnectionRefusedError("nobody home")
+    state.connect_failed(job, 0.0, error=error)
+    assert waiter.error is error
+    state.effects.clear()
+    state.leave_queue(waiter, 0.0)
+    assert [subject for effect, subject in state.effects if effect is LOG] == [
+        ("a dial whose caller was cancelled", error)
+    ]

@@ -311,6 +311,20 @@ async def test_the_sweep_finds_a_scenario_that_keeps_its_connection_when_cancell
     kept[-1].release()
 
 
+async def test_cancellations_of_the_scenarios_own_are_not_taken_for_the_sweeps() -> None:
+    """As anyio.connect_tcp cancels the attempts that have lost: nothing of that is swallowed."""
+
+    async def scenario(pool: FakePool) -> None:
+        with anyio.CancelScope() as own:
+            own.cancel()
+            await checkpoint()
+        async with pool.get():
+            await checkpoint()
+
+    report = await cancel_everywhere(_pool, scenario)
+    assert report.delivered < report.runs
+
+
 async def test_the_sweep_finds_a_scenario_that_swallows_the_cancellation() -> None:
     async def stubborn(pool: FakePool) -> None:
         async with pool.get():

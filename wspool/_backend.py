@@ -222,19 +222,18 @@ class TrioBackend:
 def current_backend(name: str) -> Backend:
     """The backend of the running event loop."""
     # anyio has no public question for this, and sniffio is no longer among its dependencies.
-    if "trio" in sys.modules and _in_trio():
+    if in_trio():
         return TrioBackend(name)
     return AsyncioBackend(name)
 
 
-def _in_trio() -> bool:
-    import trio
-
+def in_trio() -> bool:
+    """Whether trio runs in this thread. It is not imported for the question."""
+    trio: Any = sys.modules.get("trio")
     try:
-        trio.lowlevel.current_trio_token()
+        return trio is not None and trio.lowlevel.current_trio_token() is not None
     except RuntimeError:
         return False
-    return True
 
 
 class LoopClock:

@@ -102,7 +102,7 @@ def test_closing_needs_no_timer_that_somebody_has_cancelled(loop_factory: Any) -
             async with pool.get() as connection:
                 connection.on_close = Fault.HANG
             kept.append(await pool.get())
-            await asyncio.sleep(1000)
+            await anyio.sleep_forever()
 
     kept: list[Any] = []
     tasks: list[Any] = []

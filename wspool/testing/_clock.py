@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import anyio
+
+from .._backend import in_trio
 
 _CALM_ROUNDS = 3
 
@@ -30,17 +31,7 @@ def _in_asyncio() -> bool:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return "trio" not in sys.modules or not _in_trio()
-
-
-def _in_trio() -> bool:
-    import trio
-
-    try:
-        trio.lowlevel.current_trio_token()
-    except RuntimeError:
-        return False
-    return True
+    return not in_trio()
 
 
 async def _settle_asyncio() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import logging
 import os
@@ -12,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks import backends, burst, contenders, handoff, hit, memory, race
+from tests.benchmarks import backends, burst, contenders, handoff, hit, machine, memory, race
 from tests.benchmarks.interleave import settle_collector
 
 if TYPE_CHECKING:
@@ -100,22 +99,10 @@ def _print_notes(found: list[type[Contender]]) -> None:
 
 def _as_json(options: argparse.Namespace, tables: dict[str, list[Table]]) -> dict[str, Any]:
     return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        **machine.facts(PEERS),
         "backend": options.backend,
-        "versions": {name: version for name in PEERS if (version := _version(name))},
         "scenarios": {name: [{"title": t.title, "data": t.data} for t in many] for name, many in tables.items()},
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -11,14 +11,19 @@ import gc
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .contenders.base import Contender
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
 
 S = TypeVar("S")
+C = TypeVar("C", bound=Named)
 
 # A slow contender gets fewer samples, and says so; but two at the least.
 SECONDS_EACH = 1.5
@@ -37,15 +42,19 @@ class Outcome(Generic[S]):
         most = max(counts.values(), default=0)
         return ", ".join(f"{name} {count}" for name, count in counts.items() if count < most)
 
+    def names(self) -> list[str]:
+        """Of all, those that failed at their first sample last."""
+        return list(dict.fromkeys((*self.samples, *self.failures)))
+
     def of(self, name: str) -> list[S]:
         return list(self.samples.get(name, {}).values())
 
 
 def interleave(
     title: str,
-    contenders: Sequence[type[Contender]],
+    contenders: Sequence[C],
     rounds: int,
-    sample: Callable[[type[Contender]], S],
+    sample: Callable[[C], S],
     seconds_each: float = SECONDS_EACH,
 ) -> Outcome[S]:
     outcome: Outcome[S] = Outcome()

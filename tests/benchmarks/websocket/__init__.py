@@ -1,0 +1,1 @@
+"""Benchmarks of the websocket, layer by layer: see ``python -m tests.benchmarks.websocket --help``."""

@@ -1,4 +1,4 @@
-"""Two byte streams that are connected with each other: in memory, and over real TCP."""
+"""Two byte streams that are connected with each other: in memory, and over real TCP, anyio's and ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
 from wspool.testing import memory_byte_streams, settle
+from wspool.websocket import connect_tcp, listen_tcp
 
 
 async def memory_pair() -> tuple[ByteStream, ByteStream]:
@@ -42,3 +43,18 @@ async def tcp_pair() -> tuple[ByteStream, ByteStream]:
         await received.wait()
         tasks.cancel_scope.cancel()
     return made[0]
+
+
+async def own_tcp_pair() -> tuple[ByteStream, ByteStream]:
+    """Make our own TCP streams, over the loopback interface; the first is the client's."""
+    accepted: list[ByteStream] = []
+
+    async def handle(stream: ByteStream) -> None:
+        accepted.append(stream)
+        tasks.cancel_scope.cancel()
+
+    async with await listen_tcp("127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        client = await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
+        await anyio.sleep_forever()
+    return client, accepted[0]

@@ -12,13 +12,13 @@ import pytest
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import ByteStream
 
-from tests.stream_pairs import memory_pair, tcp_pair
+from tests.stream_pairs import memory_pair, own_tcp_pair, tcp_pair
 from wspool.testing import MemoryByteStream, _byte_streams, check_byte_stream, memory_byte_streams, settle
 
 # --- Honest streams ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make_pair", [memory_pair, tcp_pair])
+@pytest.mark.parametrize("make_pair", [memory_pair, tcp_pair, own_tcp_pair])
 async def test_an_honest_stream_passes(make_pair: Callable[[], Awaitable[tuple[ByteStream, ByteStream]]]) -> None:
     await check_byte_stream(make_pair)
 

@@ -229,7 +229,7 @@ async def test_a_refused_connection_says_host_and_port(closed_port: int) -> None
         )
     assert isinstance(error, OSError)
     assert "refused" in str(error)
-    assert "All connection attempts failed" not in str(error)
+    assert "all attempts to connect failed" not in str(error)
     assert "check host and port" in str(error)
 
 
@@ -244,9 +244,9 @@ async def test_a_refusing_proxy_says_its_host_and_port(closed_port: int) -> None
 
 
 GAI = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-ALL_FAILED = OSError("All connection attempts failed")
+ALL_FAILED = OSError("all attempts to connect failed")
 ALL_FAILED.__cause__ = ExceptionGroup(
-    "", [ConnectionRefusedError(errno.ECONNREFUSED, ""), OSError(errno.ENETUNREACH, "")] * 2
+    "", [OSError(code, os.strerror(code)) for code in (errno.ECONNREFUSED, errno.ENETUNREACH)] * 2
 )
 
 
@@ -267,7 +267,7 @@ async def test_the_reasons_of_all_addresses_are_said_once(
     async def connect_tcp(host: str, port: int) -> SocketStream:
         raise raised
 
-    monkeypatch.setattr("anyio.connect_tcp", connect_tcp)
+    monkeypatch.setattr("wspool.websocket._connect.connect_tcp", connect_tcp)
     await failing(ConnectFailed, why, "ws://example.com")
 
 
@@ -292,7 +292,7 @@ async def test_the_name_of_the_url_is_verified(
 ) -> None:
     connect_tcp = anyio.connect_tcp
     # Not every resolver knows `localhost.`.
-    monkeypatch.setattr("anyio.connect_tcp", lambda host, port: connect_tcp("127.0.0.1", port))
+    monkeypatch.setattr("wspool.websocket._connect.connect_tcp", lambda host, port: connect_tcp("127.0.0.1", port))
     async with serving(echo_over_tls(server_context)) as server:
         await check_echo(f"wss://{host}:{server.port}/", ca_file=Path(certificates.ca_file))
 
@@ -599,7 +599,7 @@ async def test_nothing_depends_on_how_the_bytes_arrive(
 
     async with serving(echo_over_tls(server_context)) as server:
         async with serving(proxy_to("server.example:443", lambda: server.port)) as proxy:
-            monkeypatch.setattr("anyio.connect_tcp", connect)
+            monkeypatch.setattr("wspool.websocket._connect.connect_tcp", connect)
             url = f"http://user:password@127.0.0.1:{proxy.port}"
             await check_echo("wss://server.example/", proxy=url, ca_file=certificates.ca_file)
 
@@ -645,7 +645,7 @@ async def hang(host: str, port: int) -> SocketStream:
 
 
 async def test_a_tcp_connection_that_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anyio.connect_tcp", hang)
+    monkeypatch.setattr("wspool.websocket._connect.connect_tcp", hang)
     why = "the TCP connection to example.com:80 took longer than 0.01 s"
     error = await failing(ConnectTimeout, why, "ws://example.com", connect_timeout=0.01)
     assert isinstance(error, TimeoutError)
@@ -759,5 +759,5 @@ async def test_a_silent_server_after_tls_is_said_and_left(
 async def test_wrong_arguments_are_refused_before_anything_is_done(
     url: Any, arguments: Any, error: type[Exception], why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("anyio.connect_tcp")
+    monkeypatch.delattr("wspool.websocket._connect.connect_tcp")
     await failing(error, why, url, **arguments)

@@ -15,7 +15,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.tls import TLSAttribute
 
-from tests.stream_pairs import memory_pair, tcp_pair
+from tests.stream_pairs import memory_pair, own_tcp_pair, tcp_pair
 from tests.tls_pairs import HOST, tls_pair, wrap_both
 from tests.websocket.conftest import Certificates
 from wspool.testing import MemoryByteStream, check_byte_stream, memory_byte_streams, settle
@@ -49,7 +49,7 @@ async def receive_exactly(stream: ByteStream, count: int) -> bytes:
 # --- The suite --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make_transports", [memory_pair, tcp_pair])
+@pytest.mark.parametrize("make_transports", [memory_pair, tcp_pair, own_tcp_pair])
 async def test_it_keeps_every_promise_of_a_byte_stream(
     make_transports: Callable[[], Awaitable[tuple[ByteStream, ByteStream]]], contexts: Contexts
 ) -> None:

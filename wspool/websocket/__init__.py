@@ -23,6 +23,7 @@ from ._handshake import Accept, Request, Response
 from ._masking import masker
 from ._settings import WebSocketSettings
 from ._stream import WebSocketStream
+from ._tcp import TCPListener, TCPStream, connect_tcp, listen_tcp
 from ._tls import TLSStream
 
 __all__ = (
@@ -33,6 +34,8 @@ __all__ = (
     "ProtocolViolation",
     "Request",
     "Response",
+    "TCPListener",
+    "TCPStream",
     "TLSFailed",
     "TLSStream",
     "UpgradeFailed",
@@ -43,6 +46,8 @@ __all__ = (
     "WebSocketSettings",
     "WebSocketStream",
     "accept_websocket",
+    "connect_tcp",
     "connect_websocket",
+    "listen_tcp",
     "masker",
 )

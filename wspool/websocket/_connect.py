@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias, TypeVar, cast
@@ -20,6 +19,7 @@ from ._errors import ConnectFailed, ConnectTimeout, TLSFailed
 from ._handshake import Agreement, ClientHandshake
 from ._http import Headers, ProxyHandshake, check_limit
 from ._settings import WebSocketSettings
+from ._tcp import connect_tcp
 from ._tls import TLSStream, default_context, is_truncation
 from ._url import ProxyURL, WebSocketURL, check_host, parse_proxy_url, parse_websocket_url
 
@@ -175,7 +175,7 @@ def _tcp(target: WebSocketURL, proxy: ProxyURL | None) -> tuple[str, Callable[[]
 
     async def connect() -> ByteStream:
         try:
-            return await anyio.connect_tcp(to.host, to.port)
+            return await connect_tcp(to.host, to.port)
         except OSError as error:
             reasons = ", ".join(dict.fromkeys(map(_worded, _single_errors(error))))
             raise ConnectFailed(f"{what} failed: {reasons}; check host and port, and that it is running") from error
@@ -184,7 +184,7 @@ def _tcp(target: WebSocketURL, proxy: ProxyURL | None) -> tuple[str, Callable[[]
 
 
 def _single_errors(error: BaseException) -> list[BaseException]:
-    """What anyio's "All connection attempts failed" stands for."""
+    """What "all attempts to connect failed" stands for."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         return [single for member in group.exceptions for single in _single_errors(member)]
@@ -194,9 +194,6 @@ def _single_errors(error: BaseException) -> list[BaseException]:
 
 
 def _worded(error: BaseException) -> str:
-    """What the operating system calls it: asyncio writes something else there, without the reason."""
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno)
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 

@@ -21,6 +21,7 @@ from anyio.abc import ByteStream, ObjectStream
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._errors import ProtocolViolation, WebSocketClosed
+from ._masking import Buffer
 from ._protocol import (
     BytesReceived,
     CloseReceived,
@@ -31,6 +32,8 @@ from ._protocol import (
     WebSocketProtocol,
 )
 from ._settings import WebSocketSettings
+from ._tls import TLSStream
+from ._turns import WriteLock, take_turn
 
 # What a TLS stream of ours, and an asyncio transport, can give at once.
 READ_SIZE = 256 * 1024
@@ -61,6 +64,15 @@ def random_keys() -> Callable[[], bytes]:
             yield from (stock[start : start + 4] for start in range(0, 256, 4))
 
     return cut().__next__
+
+
+def _checked(item: Buffer | str) -> bytes | memoryview | str:
+    """What cannot be sent raises here, where it harms no other message."""
+    if isinstance(item, str):
+        item.encode()
+    elif not isinstance(item, bytes) or len(item) > FRAME_SIZE:
+        return memoryview(item).cast("B")
+    return item
 
 
 class WebSocketConnection(ObjectStream["bytes | str"]):
@@ -96,6 +108,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             fast: False lets wsproto read and write all payloads, several times slower.
         """
         self._transport = transport
+        self._put = transport.send_on if isinstance(transport, TLSStream) else transport.send
         self._settings = settings if settings is not None else WebSocketSettings()
         self._subprotocol = subprotocol
         self._client = client
@@ -109,7 +122,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         self._protocol.receive_data(received)
         self._half_closes = False
         """Whether their Close is an end of file, and ours goes out when this end has finished."""
-        self._writer = anyio.Lock(fast_acquire=True)
+        self._writer = WriteLock()
         self._reading = False
         self._read_ended: anyio.Event | None = None
         self._closing = False
@@ -124,7 +137,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     # --- sending --------------------------------------------------------------------------------
 
-    async def send(self, item: bytes | bytearray | memoryview | str) -> None:
+    async def send(self, item: Buffer | str) -> None:
         """Send a message: `str` as text, anything else as binary, in frames of 64 KiB at most.
 
         Returns when the transport has taken all of it.
@@ -133,22 +146,47 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             ClosedResourceError: This end was closed, or has sent its end of file.
             BrokenResourceError: The connection is broken, or they have closed it; the cause says more.
         """
+        await self._send([_checked(item)], one_message=True)
+
+    async def send_many(self, items: Iterable[Buffer | str]) -> None:
+        """Send several messages, with nobody else's between them; short ones go out in one write.
+
+        Errors as from `send`.
+        """
+        await self._send(list(map(_checked, items)), one_message=True)
+
+    async def send_frames(self, data: Buffer) -> None:
+        """Send binary data in frames of 64 KiB at most, each of them a message. Errors as from `send`."""
+        await self._send([_checked(data)], one_message=False)
+
+    async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
+        """The way out: one writer at a time."""
+        await checkpoint_if_cancelled()
+        await self._writer.acquire()
+        try:
+            self.check_usable()
+            if self._eof_sent:
+                raise ClosedResourceError("this end has sent its end of file")
+            if self._protocol.may_send:
+                await self._hand_over(self._frames(items, one_message=one_message))
+            if not self._protocol.may_send:
+                raise BrokenResourceError(str(self._ending)) from self._ending
+        finally:
+            self._writer.release()
+
+    def _frames(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> Generator[bytes, None, None]:
+        """Ends early when they have closed or failed meanwhile."""
         protocol = self._protocol
-        if isinstance(item, str):
-            await self._write(lambda: (protocol.send_text(item),))
-        else:
-            await self.send_frames(item, one_message=True)
-
-    async def send_frames(self, data: bytes | bytearray | memoryview, *, one_message: bool) -> None:
-        """Send binary data in frames of 64 KiB at most, which make one message, or each its own."""
-        view = memoryview(data).cast("B")
-        await self._write(lambda: self._frames(view, one_message=one_message))
-
-    def _frames(self, view: memoryview, *, one_message: bool) -> Generator[bytes, None, None]:
-        for start in range(0, max(1, len(view)), FRAME_SIZE):
-            last = start + FRAME_SIZE >= len(view)
-            part = view[start : start + FRAME_SIZE]
-            yield self._protocol.send_bytes(part, finished=last or not one_message)
+        for item in items:
+            size = len(item)
+            for start in range(0, max(1, size), FRAME_SIZE):
+                if not protocol.may_send:
+                    return
+                if isinstance(item, str):
+                    yield protocol.send_text(item)
+                    break
+                end = start + FRAME_SIZE
+                yield protocol.send_bytes(item[start:end], finished=end >= size or not one_message)
 
     async def send_eof(self) -> None:
         """Send Close (1000): this end sends no more, and receives until they have closed as well.
@@ -156,36 +194,36 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         Another `WebSocketStream` goes on sending until it has finished. Most other websockets answer
         a Close at once and send nothing more, as RFC 6455 section 5.5.1 advises.
         """
-        await checkpoint_if_cancelled()
         async with self._writer:
             self.check_usable()
             self._eof_sent = True
             if self._protocol.may_send:
                 await self._hand_over((self._protocol.send_close(1000),))
 
-    async def _write(self, frames: Callable[[], Iterable[bytes]]) -> None:
-        """The way out: one writer at a time, and what the protocol has to answer goes along."""
-        await checkpoint_if_cancelled()
-        async with self._writer:
-            self.check_usable()
-            if self._eof_sent:
-                raise ClosedResourceError("this end has sent its end of file")
-            if not self._protocol.may_send:
-                raise BrokenResourceError(str(self._ending)) from self._ending
-            await self._hand_over(frames())
-            await self._hand_over(self._answers())
+    async def _hand_over(self, frames: Iterable[bytes] = ()) -> None:
+        """Give frames to the transport, short ones together, and then what the protocol has to answer.
 
-    def _answers(self) -> Generator[bytes, None, None]:
-        while self._protocol.owes_control:
-            yield self._protocol.control_to_send()
-
-    async def _hand_over(self, frames: Iterable[bytes]) -> None:
-        """Give frames to the transport. What interrupts that may have cut one off: no other can follow."""
+        What interrupts that may have cut one off: no other can follow.
+        """
+        batch = list[bytes]()
+        size = 0
         try:
             for frame in frames:
-                await self._transport.send(frame)
+                batch.append(frame)
+                size += len(frame)
+                if size >= FRAME_SIZE:
+                    await self._put(b"".join(batch))
+                    batch, size = [], 0
+            # Asked after each write, as more may have come meanwhile.
+            while batch or self._protocol.owes_control:
+                if self._protocol.owes_control:
+                    batch.append(self._protocol.control_to_send())
+                await self._put(b"".join(batch))
+                batch = []
         except BaseException as error:
             self._break("a send was cut off, so nothing more can be sent", error)
+            if isinstance(error, ClosedResourceError):
+                self.check_usable()  # a violation of theirs has closed the transport, or it was us
             raise
 
     async def _answer(self) -> None:
@@ -193,10 +231,10 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         A sender who is at it takes it along, so that receiving never waits for sending.
         """
-        if self._protocol.owes_control and not self._writer.locked() and self._broken is None:
+        if self._protocol.owes_control and not self._writer.locked and self._broken is None:
             with CancelScope(shield=True), anyio.move_on_after(self._settings.close_timeout):
                 async with self._writer:
-                    await self._hand_over(self._answers())
+                    await self._hand_over()
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -221,7 +259,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     async def receive_part(self) -> Part:
         """The next part of a message, as soon as it is there; see `receive` for errors."""
-        await checkpoint_if_cancelled()
+        await take_turn()
         if self._reading:
             raise BusyResourceError("receiving from")
         self.check_usable()

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from anyio.abc import ByteStream
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._connection import WebSocketConnection
 from ._protocol import BytesReceived, Part
+from ._turns import take_turn
 
 # Parts of this size are handed on as they are: to join them with others would cost a copy, and gain one call.
 _ENOUGH = 16 * 1024
@@ -41,7 +41,7 @@ class WebSocketStream(ByteStream):
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be positive, got {max_bytes!r}")
         if self._taken < len(self._stock):
-            await checkpoint_if_cancelled()
+            await take_turn()
             self._connection.check_usable()
         else:
             self._stock, self._taken = await self._gather(min(max_bytes, _ENOUGH)), 0
@@ -68,7 +68,7 @@ class WebSocketStream(ByteStream):
         Raises ClosedResourceError after `send_eof` or `aclose`, BrokenResourceError if the connection
         is broken or they have closed it.
         """
-        await self._connection.send_frames(item, one_message=False)
+        await self._connection.send_frames(item)
 
     async def send_eof(self) -> None:
         """End the sending direction by a Close frame; the other goes on until they have done the same.

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -27,11 +28,12 @@ from anyio.abc import AnyByteStream, ByteReceiveStream, ByteStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.tls import TLSAttribute
 
+from ._tcp import TCPStream
+from ._turns import WriteLock, give_turn, take_turn
+
 # What one read takes from the transport, one receive hands out at most, and one write encrypts at a time:
 # asyncio's own TLS has the same bound (`asyncio.constants.SSL_READ_MAX_SIZE`).
 _BATCH = 256 * 1024
-# The most plaintext in one record: RFC 8446 section 5.1.
-_RECORD = 16 * 1024
 # What the reading side may owe the peer while a sender is blocked. An answer to a key update takes 27 bytes.
 _MAX_OWED = 64 * 1024
 
@@ -39,6 +41,17 @@ _CANCELLED = "a send was cancelled after it had been encrypted: the peer could n
 _TRUNCATED = "the connection ended without a close_notify: what was received may have been cut off"
 _FLOODED = "the peer asks for ever more answers (key updates) and reads none"
 _UNREAD = "the peer asked for an answer (a key update) and did not read it in time"
+
+
+_scratches = threading.local()
+
+
+def _scratch() -> memoryview:
+    """This thread's buffer for what is consumed before anything is awaited: a new one for each read costs far more."""
+    buffer: memoryview | None = getattr(_scratches, "buffer", None)
+    if buffer is None:
+        buffer = _scratches.buffer = memoryview(bytearray(_BATCH))
+    return buffer
 
 
 _Failure: TypeAlias = tuple[str, BaseException | None]
@@ -63,6 +76,7 @@ class TLSStream(ByteStream):
     ) -> None:
         """Before the handshake: use `wrap`."""
         self._transport = transport
+        self._tcp = transport if isinstance(transport, TCPStream) else None  # takes most writes without an await
         # An `ObjectStream[bytes]` chooses its sizes itself.
         self._read: Callable[[], Awaitable[bytes]] = (
             partial(transport.receive, _BATCH) if isinstance(transport, ByteReceiveStream) else transport.receive
@@ -74,7 +88,7 @@ class TLSStream(ByteStream):
         self._outgoing = outgoing
         self._standard_compatible = standard_compatible
         self._close_timeout = close_timeout
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._lock = WriteLock()
         self._held = 0  # bytes at the head of _outgoing that need not go before the next send: session tickets
         self._receiving = False
         self._ended = False  # the peer's end of stream has been read
@@ -199,7 +213,7 @@ class TLSStream(ByteStream):
     async def _receive(self, limit: int) -> bytes:
         self._check_receivable()
         if self._incoming.pending or self._engine.pending():
-            await checkpoint()
+            await take_turn()
             self._check_receivable()
         else:
             await self._read_more()
@@ -216,12 +230,11 @@ class TLSStream(ByteStream):
 
     def _decrypt(self, limit: int) -> bytes:
         """All whole records that are there. An error among them is kept until what was before it is received."""
-        # One record may be inside the engine already, in part or whole.
-        buffer = memoryview(bytearray(min(limit, self._incoming.pending + _RECORD)))
+        buffer = _scratch()
         size = 0
         try:
-            while size < len(buffer):
-                count = self._decrypt_into(len(buffer) - size, buffer[size:])
+            while size < limit:
+                count = self._decrypt_into(limit - size, buffer[size:])
                 if not count:
                     self._ended = True
                     break
@@ -260,9 +273,7 @@ class TLSStream(ByteStream):
 
     async def _answer(self) -> None:
         """Send what reading has made the engine write; a sender that is at work sends it along."""
-        try:
-            self._lock.acquire_nowait()
-        except anyio.WouldBlock:
+        if self._lock.locked:
             if self._outgoing.pending > _MAX_OWED:
                 self._fail(_FLOODED, None)
                 self._check_usable()
@@ -271,11 +282,10 @@ class TLSStream(ByteStream):
         scope = anyio.CancelScope(deadline=anyio.current_time() + self._close_timeout, shield=True)
         try:
             with scope:
-                await self._flush()
+                async with self._lock:
+                    await self._flush()
         except BrokenResourceError:
             pass  # the peer takes nothing more; what it has sent may still be there
-        finally:
-            self._lock.release()
         if scope.cancelled_caught:
             self._failure = (_UNREAD, None)
             self._check_usable()
@@ -293,20 +303,23 @@ class TLSStream(ByteStream):
 
         Cancellation: either nothing was written, or the stream is broken, and its next use says so.
         """
-        async with self._lock:
-            # Once more, as the cancellation may have come while the lock was handed over.
-            await checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
+        await self.send_on(item)
+
+    async def send_on(self, item: bytes | bytearray | memoryview) -> None:
+        """As `send`, for one who has just looked for a cancellation."""
+        await self._lock.acquire()
+        try:
             self._check_usable()
             self._raise(self._send_failure)
-            if not item:
-                await checkpoint()
-                return
-            with memoryview(item) as view, view.cast("B") as data:
-                for start in range(0, len(data), _BATCH):
-                    self._encrypt(data[start : start + _BATCH])
-                    await self._flush()
+            for part in _parts(item):
+                self._encrypt(part)
+                await self._flush()
+        finally:
+            self._lock.release()
+        await give_turn(len(item))
 
-    def _encrypt(self, data: memoryview) -> None:
+    def _encrypt(self, data: bytes | memoryview) -> None:
         try:
             self._engine.write(data)
         except ssl.SSLError as error:
@@ -319,7 +332,7 @@ class TLSStream(ByteStream):
         while self._outgoing.pending:
             self._held = 0
             try:
-                await self._transport.send(self._outgoing.read())
+                await self._write(self._outgoing.read())
             except (OSError, BrokenResourceError, ClosedResourceError) as error:
                 self._torn = True
                 self._check_usable()
@@ -329,6 +342,11 @@ class TLSStream(ByteStream):
                 self._torn = True
                 self._fail(_CANCELLED, None)
                 raise
+
+    async def _write(self, data: bytes) -> None:
+        sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
+        if sent < len(data):
+            await self._transport.send(data[sent:])
 
     async def send_eof(self) -> None:
         """Not possible: TLS 1.2 has no half-close, and Python's `ssl` offers none for TLS 1.3.
@@ -430,6 +448,13 @@ def default_context(*, server_side: bool = False, ca_file: str | os.PathLike[str
 def is_truncation(error: ssl.SSLError) -> bool:
     """Whether the far end was gone without a close_notify. The earliest versions of 3.11 have no type for it."""
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
+def _parts(item: bytes | bytearray | memoryview) -> Iterable[bytes | memoryview]:
+    if isinstance(item, bytes) and 0 < len(item) <= _BATCH:
+        return (item,)
+    data = memoryview(item).cast("B")
+    return (data[start : start + _BATCH] for start in range(0, len(data), _BATCH))
 
 
 def _worded(what: str, error: BaseException) -> str:

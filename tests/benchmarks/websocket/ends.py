@@ -13,7 +13,7 @@ from anyio.abc import SocketAttribute
 if TYPE_CHECKING:
     import ssl
 
-    from anyio.abc import ByteStream
+    from anyio.abc import ByteStream, Listener
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -52,9 +52,12 @@ class Contender(ABC):
 
 
 class OnAnyio(Contender):
-    """One on anyio's TCP streams."""
+    """One on anyio's TCP streams, or on ours."""
 
     backends = EVERYWHERE
+
+    async def listen(self) -> Listener[ByteStream]:
+        return await anyio.create_tcp_listener(local_host="127.0.0.1")
 
     async def serve(
         self, context: ssl.SSLContext, use: Use, listening: Callable[[int], None], until: anyio.Event
@@ -62,7 +65,7 @@ class OnAnyio(Contender):
         async def handle(stream: ByteStream) -> None:
             await use(await self.accept(stream, context))
 
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        listener = await self.listen()
         async with listener, anyio.create_task_group() as tasks:
             tasks.start_soon(listener.serve, handle)
             listening(listener.extra(SocketAttribute.local_port))

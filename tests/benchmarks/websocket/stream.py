@@ -9,7 +9,14 @@ from anyio.streams.tls import TLSStream as AnyioTLSStream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, Request
 
-from wspool.websocket import TLSStream, WebSocketConnection, WebSocketStream, accept_websocket, connect_websocket
+from wspool.websocket import (
+    TLSStream,
+    WebSocketConnection,
+    WebSocketStream,
+    accept_websocket,
+    connect_websocket,
+    listen_tcp,
+)
 
 from .ends import ASYNCIO_ONLY, Contender, End, OnAnyio, byte_end
 
@@ -17,13 +24,16 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from anyio.abc import ByteStream
+    from anyio.abc import ByteStream, Listener
 
     from .ends import Use
 
 
 class Ours(OnAnyio):
     name = "wspool"
+
+    async def listen(self) -> Listener[ByteStream]:
+        return await listen_tcp("127.0.0.1")
 
     async def client(self, port: int, context: ssl.SSLContext) -> End:
         return self._end(await connect_websocket(f"wss://localhost:{port}/", ssl_context=context))

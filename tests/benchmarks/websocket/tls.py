@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.streams.tls import TLSStream as AnyioTLSStream
 
-from wspool.websocket import TLSStream
+from wspool.websocket import TLSStream, connect_tcp, listen_tcp
 
 from .ends import ASYNCIO_ONLY, READ_SIZE, Contender, End, OnAnyio, byte_end
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import trio
-    from anyio.abc import ByteStream
+    from anyio.abc import ByteStream, Listener
 
     from .ends import Use
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 class Ours(OnAnyio):
     name = "wspool"
 
+    async def listen(self) -> Listener[ByteStream]:
+        return await listen_tcp("127.0.0.1")
+
     async def client(self, port: int, context: ssl.SSLContext) -> End:
-        stream = await anyio.connect_tcp("127.0.0.1", port)
+        stream = await connect_tcp("127.0.0.1", port)
         return byte_end(await TLSStream.wrap(stream, hostname="localhost", ssl_context=context))
 
     async def accept(self, stream: ByteStream, context: ssl.SSLContext) -> End:

@@ -1,0 +1,151 @@
+"""The way out of a websocket: what goes in one write, and what ends a send."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BrokenResourceError, EndOfStream
+
+from tests.stream_pairs import own_tcp_pair
+from tests.tls_pairs import tls_pair
+from tests.websocket.frames import Frame, close
+from wspool.testing import MemoryByteStream, memory_byte_streams, settle
+from wspool.websocket import TLSStream, WebSocketClosed, WebSocketConnection
+from wspool.websocket._protocol import BINARY, CLOSE, PING
+
+LONG = bytes(1_000_000)
+
+
+def from_server(opcode: int, payload: bytes) -> bytes:
+    return Frame(opcode, payload).encode(to_server=False)
+
+
+def counted(stream: MemoryByteStream, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of all writes."""
+    sizes, send = list[int](), stream.send
+
+    async def counting_send(item: bytes) -> None:
+        sizes.append(len(item))
+        await send(item)
+
+    monkeypatch.setattr(stream, "send", counting_send)
+    return sizes
+
+
+async def test_short_messages_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = memory_byte_streams()
+    sizes = counted(here, monkeypatch)
+    client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
+    messages: list[Any] = [b"a", "b", bytearray(1000), b"", "", memoryview(b"c")]
+    await client.send_many(messages)
+    assert len(sizes) == 1
+    assert [await server.receive() for _ in messages] == messages
+
+
+async def test_long_messages_go_out_in_writes_of_about_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = memory_byte_streams()
+    sizes = counted(here, monkeypatch)
+    client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
+    messages = [bytes(1000), bytes(200_000), bytes(1000)]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send_many, messages)
+        assert [await server.receive() for _ in messages] == messages
+    assert max(sizes) < 70_000
+    assert len(sizes) == 4
+
+
+async def test_sending_no_message_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, _there = memory_byte_streams()
+    sizes = counted(here, monkeypatch)
+    await WebSocketConnection(here, client=True).send_many([])
+    assert sizes == []
+
+
+async def test_what_is_owed_goes_out_with_the_next_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = memory_byte_streams()
+    sizes = counted(here, monkeypatch)
+    client = WebSocketConnection(here, client=True, received=from_server(PING, b"1") + from_server(BINARY, b"x"))
+    assert await client.receive() == b"x"
+    await client.send(b"y")
+    assert len(sizes) == 1
+    received = await there.receive()
+    # Masked frames of one byte each: two of header, four of key.
+    assert [received[0] & 0xF, received[7] & 0xF] == [BINARY, 0xA]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"), [("\ud800", UnicodeEncodeError), (5, TypeError), (None, TypeError), ([b"x"], TypeError)]
+)
+async def test_what_cannot_be_sent_harms_no_other_message(wrong: Any, error: type[Exception]) -> None:
+    here, there = memory_byte_streams()
+    client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
+    with pytest.raises(error):
+        await client.send(wrong)
+    with pytest.raises(error):
+        await client.send_many([b"not sent either", wrong])
+    await client.send(b"x")
+    assert await server.receive() == b"x"
+
+
+async def test_a_long_send_ends_when_they_close_meanwhile_and_their_close_is_answered() -> None:
+    here, there = memory_byte_streams(100_000)
+    client = WebSocketConnection(here, client=True)
+
+    async def send() -> None:
+        with pytest.raises(BrokenResourceError, match="1000") as caught:
+            await client.send(LONG)
+        assert isinstance(caught.value.__cause__, WebSocketClosed)
+
+    async def receive() -> None:
+        with pytest.raises(EndOfStream):
+            await client.receive()
+
+    received = b""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        tasks.start_soon(receive)
+        await settle()
+        await there.send(close(1000).encode(to_server=False))
+        await settle()
+        tasks.start_soon(client.aclose)
+        while True:
+            try:
+                received += await there.receive()
+            except EndOfStream:
+                break
+    assert len(received) < len(LONG)
+    # Last came our Close: a header of two bytes, a key of four, a code of two.
+    assert received[-8] == 0x80 | CLOSE
+
+
+async def test_a_long_send_ends_when_they_break_the_protocol_meanwhile() -> None:
+    here, there = memory_byte_streams(100_000)
+    client = WebSocketConnection(here, client=True)
+
+    async def expect_broken(use: Any) -> None:
+        with pytest.raises(BrokenResourceError, match="reserved bit"):
+            await use
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(expect_broken, client.send(LONG))
+        tasks.start_soon(expect_broken, client.receive())
+        await settle()
+        await there.send(b"\xf2\x00")
+    await client.aclose()
+
+
+async def test_a_tls_stream_over_our_tcp_finishes_what_the_kernel_does_not_take_at_once(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    client, server = await tls_pair(await own_tcp_pair(), client_context, server_context)
+    assert isinstance(client, TLSStream)
+    received = bytearray()
+    async with client, server, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send, LONG * 20)
+        await settle()  # it has filled all buffers
+        while len(received) < len(LONG) * 20:
+            received += await server.receive()
+    assert not any(received)

@@ -1,0 +1,352 @@
+"""TCP on plain sockets: what `check_byte_stream` cannot ask of any stream, connecting, and listening."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import ByteStream, SocketAttribute
+
+from tests.stream_pairs import own_tcp_pair
+from wspool.testing import settle
+from wspool.websocket import TCPListener, TCPStream, _tcp, _turns, connect_tcp, listen_tcp
+
+REFUSED = (socket.AF_INET, ("127.0.0.1", 1))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open() -> Iterator[None]:
+    """A socket that nobody has closed warns when it is collected, and a warning is an error."""
+    yield
+    gc.collect()
+
+
+async def fill(stream: ByteStream) -> None:
+    while True:
+        await stream.send(bytes(1 << 20))
+
+
+def reset(stream: ByteStream) -> None:
+    """Have the far end see a reset, not an end."""
+    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray, memoryview, lambda data: memoryview(data).cast("I")])
+async def test_many_megabytes_of_any_buffer_type_arrive(make: Callable[[bytes], Any]) -> None:
+    data = bytes(range(256)) * 40_000
+    client, server = await own_tcp_pair()
+    received = bytearray()
+    async with client, server, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send, make(data))
+        while len(received) < len(data):
+            received += await server.receive()
+    assert received == data
+
+
+async def test_sending_nothing_sends_nothing() -> None:
+    client, server = await own_tcp_pair()
+    async with client, server:
+        await client.send(b"")
+        await client.send(b"x")
+        assert await server.receive() == b"x"
+
+
+async def test_what_the_kernel_takes_at_once_is_sent_without_waiting() -> None:
+    client, server = await own_tcp_pair()
+    assert isinstance(client, TCPStream)
+    async with client, server:
+        assert client.send_nowait(b"hello") == 5
+        assert await server.receive() == b"hello"
+        while client.send_nowait(bytes(1 << 20)):
+            pass
+        assert client.send_nowait(b"x") == 0
+
+
+async def test_two_at_once_are_refused() -> None:
+    client, server = await own_tcp_pair()
+    assert isinstance(client, TCPStream)
+    async with client, server, anyio.create_task_group() as tasks:
+        tasks.start_soon(fill, client)
+        tasks.start_soon(client.receive)
+        await settle()
+        for use in (client.send(b"x"), client.send_eof()):
+            with pytest.raises(BusyResourceError, match="sending to"):
+                await use
+        with pytest.raises(BusyResourceError, match="sending to"):
+            client.send_nowait(b"x")
+        with pytest.raises(BusyResourceError, match="receiving from"):
+            await client.receive()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_size_must_be_positive() -> None:
+    client, server = await own_tcp_pair()
+    async with client, server:
+        with pytest.raises(ValueError, match="max_bytes must be at least 1, got 0"):
+            await client.receive(0)
+
+
+async def test_closing_ends_who_waits() -> None:
+    client, server = await own_tcp_pair()
+    ended = list[str]()
+
+    async def expect_closed(use: Callable[[ByteStream], Awaitable[Any]]) -> None:
+        with pytest.raises(ClosedResourceError):
+            await use(client)
+        ended.append("closed")
+
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(expect_closed, fill)
+        tasks.start_soon(expect_closed, lambda stream: stream.receive())
+        await settle()
+        await client.aclose()
+    assert ended == ["closed", "closed"]
+    for use in (client.receive(), client.send(b"x"), client.send_eof()):
+        with pytest.raises(ClosedResourceError):
+            await use
+    await client.aclose()
+
+
+async def test_a_reset_is_no_end() -> None:
+    client, server = await own_tcp_pair()
+    async with client:
+        reset(server)
+        await server.aclose()
+        with pytest.raises(BrokenResourceError, match="the TCP connection broke: Connection reset by peer"):
+            await client.receive()
+        with pytest.raises(BrokenResourceError, match="the TCP connection broke: Broken pipe"):
+            await client.send(b"x")
+        await client.send_eof()  # nothing is left to be ended, and the next receive says why
+        with pytest.raises(EndOfStream):
+            await client.receive()
+
+
+async def test_it_tells_the_attributes_of_its_socket() -> None:
+    client, server = await own_tcp_pair()
+    async with client, server:
+        assert client.extra(SocketAttribute.remote_port) == server.extra(SocketAttribute.local_port)
+        assert client.extra(SocketAttribute.family) == socket.AF_INET
+        for end in (client, server):
+            assert end.extra(SocketAttribute.raw_socket).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_any_stream_socket_will_do() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    async with here, there:
+        await here.send(b"x")
+        assert await there.receive() == b"x"
+
+
+async def test_a_busy_stream_lets_others_run() -> None:
+    client, server = await own_tcp_pair()
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    operations = 10 * _turns._TURN // _turns._OPERATION
+    async with client, server, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        for _ in range(operations):  # none of them has to wait
+            await client.send(b"x")
+            await server.receive(1)
+        tasks.cancel_scope.cancel()
+    assert turns >= 15
+
+
+async def test_a_cancellation_is_seen_by_the_next_operation() -> None:
+    client, server = await own_tcp_pair()
+    async with client, server:
+        await server.send(b"x")
+        for use in (client.send, lambda _: client.receive()):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await use(b"y")
+            assert scope.cancelled_caught
+        assert await client.receive() == b"x"
+        await client.send(b"z")
+        assert await server.receive() == b"z"
+
+
+# --- connecting ---------------------------------------------------------------------------------------------
+
+
+def resolver(*addresses: tuple[int, tuple[Any, ...]]) -> Callable[..., Awaitable[Any]]:
+    async def getaddrinfo(*_: Any, **__: Any) -> list[tuple[Any, ...]]:
+        return [(family, socket.SOCK_STREAM, 0, "", address) for family, address in addresses]
+
+    return getaddrinfo
+
+
+async def test_a_name_is_resolved_and_an_address_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("anyio.getaddrinfo")
+    assert await _tcp.resolve("127.0.0.1", 80) == [(socket.AF_INET, ("127.0.0.1", 80))]
+    v6 = [(socket.AF_INET6, (str(number), 80, 0, 0)) for number in range(3)]
+    v4 = [(socket.AF_INET, (f"1.1.1.{number}", 80)) for number in range(2)]
+    monkeypatch.setattr("anyio.getaddrinfo", resolver(*v6, *v4), raising=False)
+    assert await _tcp.resolve("name.example", 80) == [v6[0], v4[0], v6[1], v4[1], v6[2]]
+
+
+async def test_a_refusal_is_the_operating_systems_own() -> None:
+    with pytest.raises(ConnectionRefusedError, match="Connection refused"):
+        await connect_tcp("127.0.0.1", 1)
+
+
+async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", 1000.0)
+    async with await listen_tcp("127.0.0.1") as listener:
+        here = (socket.AF_INET, ("127.0.0.1", listener.extra(SocketAttribute.local_port)))
+        monkeypatch.setattr("anyio.getaddrinfo", resolver(REFUSED, here, REFUSED))
+        async with await connect_tcp("name.example", 80) as stream:
+            assert stream.extra(SocketAttribute.remote_address) == here[1]
+
+
+async def test_all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anyio.getaddrinfo", resolver(REFUSED, REFUSED))
+    with pytest.raises(OSError, match="all attempts to connect failed") as caught:
+        await connect_tcp("name.example", 80)
+    group = caught.value.__cause__
+    assert isinstance(group, ExceptionGroup)
+    assert [type(each) for each in group.exceptions] == [ConnectionRefusedError] * 2
+
+
+async def test_of_two_that_answer_at_once_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [_socket() for _ in range(2)]
+    waiting, answered = list(made), anyio.Event()
+
+    async def connect(_: Any) -> socket.socket:
+        mine = waiting.pop()
+        if not waiting:
+            answered.set()
+        with anyio.CancelScope(shield=True):  # its answer is there already
+            await answered.wait()
+        return mine
+
+    monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", 0.0)
+    monkeypatch.setattr(_tcp, "_connect", connect)
+    async with await _tcp.connect_any([REFUSED] * 2) as winner:
+        (loser,) = (each for each in made if each is not winner.extra(SocketAttribute.raw_socket))
+        assert loser.fileno() == -1
+
+
+def _socket() -> socket.socket:
+    sock, other = socket.socketpair()
+    other.close()
+    return sock
+
+
+@pytest.mark.parametrize("addresses", [1, 2])
+async def test_a_cancelled_attempt_leaves_no_socket_open(addresses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: Any) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("anyio.wait_writable", never)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_tcp.connect_any, [REFUSED] * addresses)
+        await settle()
+        tasks.cancel_scope.cancel()
+
+
+# --- listening ----------------------------------------------------------------------------------------------
+
+
+async def test_connections_are_handled_in_the_given_task_group() -> None:
+    handled = anyio.Event()
+
+    async def handle(stream: TCPStream) -> None:
+        await stream.send(b"hello")
+        await stream.aclose()
+        handled.set()
+
+    async with await listen_tcp("localhost") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle, tasks)
+        for own in listener._sockets:
+            host, port, *_ = own.getsockname()
+            assert port == listener.extra(SocketAttribute.local_port)
+            async with await connect_tcp(host, port) as client:
+                assert await client.receive() == b"hello"
+        await handled.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def test_closing_the_listener_ends_serving_once_and_for_all() -> None:
+    listener = await listen_tcp("127.0.0.1")
+
+    async def serve() -> None:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await listener.serve(anyio.sleep)
+        assert caught.group_contains(ClosedResourceError)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await settle()
+        await listener.aclose()
+    await serve()
+    await listener.aclose()
+
+
+class Accepting:
+    """A listening socket that has troubles before it works."""
+
+    def __init__(self, sock: socket.socket, *errors: int) -> None:
+        self._sock = sock
+        self._errors = list(errors)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self._errors:
+            code = self._errors.pop(0)
+            raise OSError(code, os.strerror(code))
+        return self._sock.accept()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
+def troubled(listener: TCPListener, *errors: int) -> None:
+    listener._sockets[:] = [Accepting(sock, *errors) for sock in listener._sockets]  # type: ignore[misc]
+
+
+async def test_a_lack_of_descriptors_is_waited_out_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_tcp, "_EXHAUSTED_DELAY", 0.0)
+    async with await listen_tcp("127.0.0.1") as listener:
+        troubled(listener, errno.EMFILE, errno.ECONNABORTED)
+        await _serve_one(listener)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "no connection can be accepted" in caplog.text
+    assert "Too many open files" in caplog.text
+
+
+async def _serve_one(listener: TCPListener) -> None:
+    async def handle(stream: TCPStream) -> None:
+        await stream.aclose()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        async with await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port)):
+            await anyio.sleep_forever()
+
+
+async def test_a_socket_that_cannot_listen_is_told() -> None:
+    async with await listen_tcp("127.0.0.1") as listener:
+        troubled(listener, errno.EINVAL)
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await listener.serve(anyio.sleep)
+        assert caught.group_contains(OSError, match="Invalid argument")

@@ -1,0 +1,319 @@
+"""SHELL. TCP on plain non-blocking sockets: a socket is asked first, and waited for only if it has nothing to give.
+
+In place of `anyio.connect_tcp` and `anyio.create_tcp_listener`, with the same typed attributes, on every backend.
+What differs (figures in docs/decisions):
+
+- no transport of asyncio's in between: no reading ahead, no copies, no two changes of epoll's list around each wait;
+- a turn for the other tasks is given when the socket makes us wait, and once in some operations, not for each.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import anyio
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.streams.stapled import MultiListener
+
+from ._turns import give_turn, take_turn
+
+_logger = logging.getLogger(__name__)
+
+Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+# RFC 8305 section 5.
+_ATTEMPT_DELAY = 0.25
+# Out of descriptors or memory: connections wait in the kernel's queue meanwhile. As trio's serve_listeners.
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+_EXHAUSTED_DELAY = 0.1
+# The listening socket itself is at fault.
+_UNUSABLE = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
+
+
+class TCPStream(SocketStream):
+    """A connected socket as a byte stream. Made by `connect_tcp` and `TCPListener`, or of any stream socket.
+
+    One task may send and one may receive at a time. A cancelled receive loses nothing; a send that is cancelled may
+    have sent a part. The typed attributes are those of `anyio.abc.SocketAttribute`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over a connected socket."""
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._receiving = False
+        self._sending = False
+        self._closed = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Return what has arrived, at least one byte and at most `max_bytes`.
+
+        Raises:
+            EndOfStream: The far end has finished sending.
+            BrokenResourceError: The connection broke.
+            ClosedResourceError: This stream was closed, perhaps meanwhile.
+            BusyResourceError: Another task is receiving.
+            ValueError: `max_bytes` is less than 1.
+        """
+        if max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            await take_turn()
+            while True:
+                try:
+                    data = self._socket.recv(max_bytes)
+                    break
+                except BlockingIOError:
+                    await anyio.wait_readable(self._socket)
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            self._receiving = False
+        if not data:
+            raise EndOfStream
+        return data
+
+    async def send(self, item: bytes | bytearray | memoryview) -> None:
+        """Send all of `item`; return when the kernel has taken it.
+
+        Raises:
+            BrokenResourceError: The connection broke, or this end has sent its end of file.
+            ClosedResourceError: This stream was closed, perhaps meanwhile.
+            BusyResourceError: Another task is sending.
+        """
+        await checkpoint_if_cancelled()
+        with memoryview(item) as view, view.cast("B") as data:
+            sent = self.send_nowait(data)
+            if sent == len(data):
+                await give_turn(sent)
+                return
+            self._sending = True
+            try:
+                while sent < len(data):
+                    await anyio.wait_writable(self._socket)
+                    sent += self._send_some(data[sent:])
+            finally:
+                self._sending = False
+
+    def send_nowait(self, item: bytes | memoryview) -> int:
+        """Send what the kernel takes at once, and return how many bytes that was, perhaps none.
+
+        Raises as `send` does.
+        """
+        if self._sending:
+            raise BusyResourceError("sending to")
+        return self._send_some(item)
+
+    def _send_some(self, item: bytes | memoryview) -> int:
+        try:
+            return self._socket.send(item)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> Exception:
+        if self._closed:
+            return ClosedResourceError()
+        return BrokenResourceError(f"the TCP connection broke: {error.strerror or error}")
+
+    async def send_eof(self) -> None:
+        """Finish sending (FIN); receiving goes on. What breaks here is told by the next receive."""
+        await checkpoint_if_cancelled()
+        if self._closed:
+            raise ClosedResourceError
+        if self._sending:
+            raise BusyResourceError("sending to")
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    async def aclose(self) -> None:
+        """Close the socket; who sends or receives in another task gets ClosedResourceError. May be repeated."""
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._socket)
+            self._socket.close()
+        await checkpoint()
+
+    @property
+    def _raw_socket(self) -> socket.socket:
+        return self._socket
+
+
+# --- connecting ---------------------------------------------------------------------------------------------
+
+
+async def connect_tcp(host: str, port: int) -> TCPStream:
+    """Connect to a host, by all of its addresses (RFC 8305): IPv6 and IPv4 in turn, 250 ms apart.
+
+    Raises:
+        OSError: The name has no address, or none of them answered. Of several reasons, the cause is an
+            ExceptionGroup with each of them.
+    """
+    return await connect_any(await resolve(host, port))
+
+
+async def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of a host, in the order in which to try them; `socket.gaierror` if there are none."""
+    found: Any
+    try:
+        # An address needs no thread.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return _in_turn([(family, address) for family, _, _, _, address in found])
+
+
+def _in_turn(addresses: Iterable[Address]) -> list[Address]:
+    """Change families after each address; the first family is the resolver's choice (RFC 8305 section 4)."""
+    families: dict[socket.AddressFamily, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    rounds = itertools.zip_longest(*families.values())
+    return [address for one in rounds for address in one if address is not None]
+
+
+async def connect_any(addresses: Sequence[Address]) -> TCPStream:
+    """Connect to the first of the addresses that answers; for `OSError`, see `connect_tcp`.
+
+    Cancellation leaves no socket behind.
+    """
+    if len(addresses) == 1:
+        return TCPStream(await _connect(addresses[0]))
+    made: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    async def attempt(address: Address, failed: anyio.Event) -> None:
+        try:
+            made.append(await _connect(address))
+            attempts.cancel_scope.cancel()
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+
+    try:
+        async with anyio.create_task_group() as attempts:
+            for address in addresses:
+                failed = anyio.Event()
+                attempts.start_soon(attempt, address, failed)
+                with anyio.move_on_after(_ATTEMPT_DELAY):
+                    await failed.wait()
+        if made:
+            return TCPStream(made.pop())
+    finally:
+        for loser in made:
+            loser.close()
+    raise OSError("all attempts to connect failed") from ExceptionGroup("each address", errors)
+
+
+async def _connect(address: Address) -> socket.socket:
+    family, target = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await checkpoint_if_cancelled()
+        try:
+            sock.connect(target)
+        except BlockingIOError:
+            await anyio.wait_writable(sock)
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# --- listening ----------------------------------------------------------------------------------------------
+
+
+class TCPListener(Listener[TCPStream]):
+    """Accepts connections, on one or more sockets. Made by `listen_tcp`."""
+
+    def __init__(self, bound: MultiListener[SocketStream]) -> None:
+        """Take over listening sockets of anyio's."""
+        self._bound = bound
+        self._sockets: list[socket.socket] = [each.extra(SocketAttribute.raw_socket) for each in bound.listeners]
+        self._closed = False
+
+    async def serve(self, handler: Callable[[TCPStream], Any], task_group: TaskGroup | None = None) -> None:
+        """Accept for ever, and start `handler` for each connection, in `task_group` or in one of its own.
+
+        A lack of descriptors or memory is logged and waited out. What a handler raises ends it all.
+
+        Raises:
+            ExceptionGroup: With a ClosedResourceError, when this listener was closed, perhaps meanwhile; or with an
+                OSError of a socket that accepts no more.
+        """
+        async with anyio.create_task_group() as own:
+            for sock in self._sockets:
+                own.start_soon(self._accept_all, sock, handler, task_group or own)
+
+    async def _accept_all(self, sock: socket.socket, handler: Callable[[TCPStream], Any], handlers: TaskGroup) -> None:
+        while not self._closed:
+            await take_turn()
+            try:
+                accepted, _ = sock.accept()
+            except BlockingIOError:
+                await anyio.wait_readable(sock)
+            except OSError as error:
+                await self._refused(error)
+            else:
+                handlers.start_soon(handler, TCPStream(accepted))
+        raise ClosedResourceError
+
+    async def _refused(self, error: OSError) -> None:
+        """What an accept has raised: of the listener, of the machine, or of that one connection (accept(2))."""
+        if error.errno in _EXHAUSTED:
+            _logger.warning("no connection can be accepted, tried again every %g s: %s", _EXHAUSTED_DELAY, error)
+            await anyio.sleep(_EXHAUSTED_DELAY)
+        elif error.errno in _UNUSABLE and not self._closed:
+            raise error
+
+    async def aclose(self) -> None:
+        """Stop listening; what has been accepted goes on. May be repeated."""
+        self._closed = True
+        for sock in self._sockets:
+            if sock.fileno() >= 0:
+                anyio.notify_closing(sock)
+        await self._bound.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Those of the first socket: `anyio.abc.SocketAttribute`."""
+        return self._bound.extra_attributes
+
+
+async def listen_tcp(
+    host: str | None = None, port: int = 0, *, backlog: int = 65536, reuse_port: bool = False
+) -> TCPListener:
+    """Listen on a host's addresses, by default on all interfaces; on port 0, on a free one.
+
+    Args:
+        host: A name or an address.
+        port: The same on all addresses.
+        backlog: How many connections may wait to be accepted; the system has a limit of its own.
+        reuse_port: Whether several processes may listen on the same port.
+
+    Raises:
+        OSError: The address is in use, or not one of this machine.
+    """
+    return TCPListener(
+        await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=backlog, reuse_port=reuse_port)
+    )

@@ -135,6 +135,8 @@ def test_there_are_no_credentials_without_a_user(url: str) -> None:
         ("us%3Aer:password", "cannot hold a colon"),
         ("user:p%0D%0A", "control characters"),
         ("%7f", "control characters"),
+        ("us\ud800er:password", "lone surrogate"),
+        ("user:pass\udfff", "lone surrogate"),
     ],
 )
 def test_credentials_that_basic_cannot_carry_are_refused(userinfo: str, why: str) -> None:
@@ -159,6 +161,7 @@ def test_credentials_that_basic_cannot_carry_are_refused(userinfo: str, why: str
         "ws://user:secret%0a@example.com",
         "ws://use%3ar:secret@example.com",
         "ws://user:secret@\ud800",
+        "ws://user:secret\ud800@example.com",
     ],
 )
 @pytest.mark.parametrize("parse", [parse_websocket_url, parse_proxy_url])
@@ -170,6 +173,13 @@ def test_no_error_shows_a_password_not_even_in_its_context(parse: Any, url: str)
     while error is not None:
         assert "secret" not in "".join(traceback.format_exception_only(error))
         error = error.__context__
+
+
+@pytest.mark.parametrize("url", ["x" * 2_000_000, "ws://x/" + " " * 2_000_000])
+def test_a_wrong_url_of_any_length_is_refused_without_a_hang(url: str) -> None:
+    # If it took time by the square of the length, it would be hours.
+    with pytest.raises(InvalidURL):
+        parse_websocket_url(url)
 
 
 def test_no_representation_shows_a_password() -> None:

@@ -29,9 +29,11 @@ _URL = re.compile(
     re.DOTALL,
 )
 _AUTHORITY = re.compile(r"(?:(?P<userinfo>[^@]*)@)?(?P<host>\[[^\]@]*\]|[^:@\[\]]*)(?::(?P<port>[^:@]*))?", re.DOTALL)
-# Greedy: a password with an unescaped / or ? in it is hidden as well.
-_SECRET = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?).*@", re.DOTALL)
+# Greedy: a password with an unescaped / or ? in it is hidden as well. Anchored: else a search goes on from each place.
+_SECRET = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?).*@", re.DOTALL)
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
+# No UTF-8 has them.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Letters, digits and hyphens (RFC 1123 section 2.1); the underscore is in use, for example in container names.
 _NAME = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -193,6 +195,8 @@ def _port(url: str, port: str | None, default: int) -> int:
 def _basic(url: str, userinfo: str | None) -> bytes | None:
     if not userinfo:
         return None
+    if _SURROGATE.search(userinfo):
+        _refuse(url, "its user name or password holds a lone surrogate, half of a character: percent-encode its bytes")
     user, _, password = userinfo.partition(":")
     credentials = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
     if b":" in unquote_to_bytes(user):

@@ -19,7 +19,7 @@ from tests.websocket.frames import Frame, by_wsproto, close
 from wspool.testing import MemoryByteStream, check_byte_stream, memory_byte_streams, settle
 from wspool.websocket._connection import FRAME_SIZE, WebSocketAttribute, WebSocketConnection
 from wspool.websocket._errors import ProtocolViolation, WebSocketClosed
-from wspool.websocket._protocol import BINARY, PING, PONG, TEXT
+from wspool.websocket._protocol import BINARY, CONTINUATION, PING, PONG, TEXT
 from wspool.websocket._settings import WebSocketSettings
 from wspool.websocket._stream import WebSocketStream
 
@@ -120,6 +120,30 @@ async def test_a_long_message_goes_out_in_frames_of_64_kib() -> None:
 
     await both(read, lambda: connection.send(b"x" * 150_000))
     assert sizes == [FRAME_SIZE, FRAME_SIZE, 150_000 - 2 * FRAME_SIZE]
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_a_message_in_ever_so_many_frames_takes_no_more_memory_than_its_size(opcode: int) -> None:
+    connection, far = alone()
+    first, more, last = (
+        Frame(code, b"ab", fin=fin).encode(to_server=False)
+        for code, fin in ((opcode, False), (CONTINUATION, False), (CONTINUATION, True))
+    )
+    received: list[Any] = []
+
+    async def receive() -> None:
+        received.append(await connection.receive())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await far.send(first)
+        for _ in range(10):
+            await far.send(more * 1000)
+        await settle()
+        # Each one is an object of a hundred bytes: 10 001 of them would take a megabyte.
+        assert len(connection._parts) < 300
+        await far.send(last)
+    assert received == ["ab" * 10_002 if opcode == TEXT else b"ab" * 10_002]
 
 
 async def test_messages_of_several_senders_are_not_mixed() -> None:

@@ -40,6 +40,9 @@ READ_SIZE = 256 * 1024
 # Larger objects come from mmap, which makes sending ten times slower; and a frame delays a pong by its length.
 FRAME_SIZE = 64 * 1024
 
+# So many parts of a message are joined to one: as objects, parts of a few bytes take fifty times their size.
+_JOINED = 256
+
 # Codes with which a far end says that nothing went wrong: done, going away, no code.
 _WELL = frozenset((1000, 1001, 1005))
 # A client lets the server close TCP first (RFC 6455 section 7.1.1), for so long.
@@ -134,6 +137,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """How their side of it has ended."""
         self._parts: list[Part] = []
         """Of the message that is being received: kept here, so that a cancelled receive loses nothing."""
+        self._joined = 0
+        """How many of them, the first ones, have been made of many."""
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -252,10 +257,11 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             part = await self.receive_part()
             self._parts.append(part)
             if part.finished:
-                parts, self._parts = self._parts, []
-                if isinstance(part, TextReceived):
-                    return "".join(part.data for part in parts if isinstance(part, TextReceived))
-                return b"".join(part.data for part in parts if isinstance(part, BytesReceived))
+                parts, self._parts, self._joined = self._parts, [], 0
+                return _join(parts).data
+            if len(self._parts) - self._joined >= _JOINED:
+                self._parts[self._joined :] = [_join(self._parts[self._joined :])]
+                self._joined += 1
 
     async def receive_part(self) -> Part:
         """The next part of a message, as soon as it is there; see `receive` for errors."""
@@ -408,3 +414,10 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         side = "client" if self._client else "server"
         state = "closed" if self._closing else f"broken: {self._broken}" if self._broken else self._protocol.state.name
         return f"<WebSocketConnection, {side}, {state.lower()}>"
+
+
+def _join(parts: list[Part]) -> Part:
+    finished = parts[-1].finished
+    if isinstance(parts[-1], TextReceived):
+        return TextReceived("".join(part.data for part in parts if isinstance(part, TextReceived)), finished)
+    return BytesReceived(b"".join(part.data for part in parts if isinstance(part, BytesReceived)), finished)

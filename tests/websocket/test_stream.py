@@ -238,30 +238,6 @@ async def test_a_broken_transport_is_told_and_stays_broken() -> None:
     assert far.buffered == 0
 
 
-async def test_closing_waits_no_longer_than_it_may_for_a_far_end_that_does_not_answer() -> None:
-    connection, far = alone(settings=WebSocketSettings(close_timeout=0.01))
-    await connection.aclose(1000)
-    with pytest.raises(ClosedResourceError):
-        await connection.send(b"")
-    await connection.aclose()
-    ((kind, code, _),), _ = by_wsproto(await everything(far), client=False)
-    assert (kind, code) == ("close", 1000)
-
-
-async def test_closing_waits_no_longer_than_it_may_for_a_blocked_sender() -> None:
-    connection, far = alone(settings=WebSocketSettings(close_timeout=0.01))
-
-    async def send() -> None:
-        with pytest.raises((BrokenResourceError, ClosedResourceError)):
-            await connection.send(b"x" * 1_000_000)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(send)
-        await settle()
-        await connection.aclose()
-    assert far.buffered
-
-
 async def test_what_was_on_its_way_does_not_keep_them_from_closing() -> None:
     client, server = memory()
 
@@ -352,14 +328,6 @@ async def test_a_violation_is_told_to_both_sides_and_the_transport_is_dropped() 
     ((kind, code, _),), _ = by_wsproto(await everything(far), client=False)
     assert (kind, code) == ("close", 1002)
     await connection.aclose()
-
-
-async def test_a_violation_is_told_although_the_far_end_reads_nothing() -> None:
-    here, far = memory_byte_streams(max_buffer=4)
-    connection = WebSocketConnection(here, client=True, settings=WebSocketSettings(close_timeout=0.01))
-    await far.send(Frame(0x3).encode(to_server=False))
-    with pytest.raises(BrokenResourceError):
-        await connection.receive()
 
 
 async def test_text_on_a_byte_stream_is_a_violation_with_code_1003() -> None:
@@ -483,38 +451,6 @@ async def test_a_ping_that_comes_while_a_sender_is_blocked_does_not_stop_the_rec
         raw += await far.receive() if far.buffered else b""
     assert not connection._protocol.owes_control
     assert raw[-10] == 0x80 | PONG
-
-
-async def test_a_quiet_far_end_is_pinged_and_any_byte_is_a_sign_of_life() -> None:
-    connection, far = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=60))
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connection.receive)
-        assert (await far.receive())[0] == 0x80 | PING
-        # A pong that answers no ping of ours is a sign of life too.
-        await far.send(Frame(PONG, b"unasked").encode(to_server=False))
-        assert (await far.receive())[0] == 0x80 | PING
-        tasks.cancel_scope.cancel()
-
-
-async def test_a_dead_far_end_is_given_up_after_the_ping_timeout() -> None:
-    connection, _ = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=0.01))
-    with pytest.raises(BrokenResourceError, match=r"no byte came within 0\.01 s after a ping"):
-        await connection.receive()
-
-
-async def test_data_that_comes_in_time_needs_no_ping() -> None:
-    connection, far = alone(settings=WebSocketSettings(ping_interval=60))
-    await far.send(Frame(BINARY, b"data").encode(to_server=False))
-    assert await connection.receive() == b"data"
-    assert not far.buffered
-
-
-async def test_no_ping_follows_our_end_of_file() -> None:
-    connection, far = alone(settings=WebSocketSettings(ping_interval=0.01, ping_timeout=0.01))
-    await connection.send_eof()
-    with pytest.raises(BrokenResourceError, match="no byte"):
-        await connection.receive()
-    assert far.buffered == 8  # the Close, masked, with its code
 
 
 # --- the byte stream ------------------------------------------------------------------------------

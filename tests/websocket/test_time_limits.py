@@ -219,6 +219,13 @@ async def test_a_violation_is_told_within_the_limit_to_a_far_end_that_reads_noth
         await connection.receive()
 
 
+async def test_an_answer_to_a_ping_waits_no_longer_than_the_limit_for_a_far_end_that_reads_nothing() -> None:
+    connection, far = alone(max_buffer=4)
+    await far.send(to_client(Frame(PING, b"?")))
+    with taking(5), pytest.raises(BrokenResourceError, match="cut off"):
+        await connection.receive()
+
+
 async def test_a_websocket_over_tls_closes_within_one_limit_after_the_other(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:

@@ -275,6 +275,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
                 if self._ending is not None:
                     await self._end(self._ending)
                 await self._answer()
+                if self._broken is not None:  # they do not take the answer: nothing that comes now would be of use
+                    raise BrokenResourceError(self._broken) from self._cause
                 await self._read()
             return part
         finally:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from wspool.websocket import _masking
+from wspool.websocket._connection import random_keys
 from wspool.websocket._masking import MASKERS, fastest_masker, mask, masker
 
 
@@ -52,3 +53,11 @@ def test_the_fastest_that_is_installed_is_chosen(
     name, chosen = fastest_masker()
     assert name == expected
     assert chosen(b"abcde", b"\0\1\2\3") == plain(b"abcde", b"\0\1\2\3")
+
+
+def test_each_frame_of_a_client_has_a_key_of_its_own() -> None:
+    next_key = random_keys()
+    keys = [next_key() for _ in range(1000)]  # more than are fetched at a time
+    assert {len(key) for key in keys} == {4}
+    # By chance alone two are the same once in ten thousand runs; three never.
+    assert len(set(keys)) >= 998

@@ -158,6 +158,18 @@ async def test_messages_of_several_senders_are_not_mixed() -> None:
     assert sorted(received) == messages
 
 
+async def test_nothing_is_read_while_nobody_receives_so_that_a_sender_waits() -> None:
+    client, server = memory()
+    assert isinstance(server._transport, MemoryByteStream)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send, b"x" * 1_000_000)
+        await settle()
+        assert server._transport.receives == 0
+        assert client._writer.locked()
+        assert await server.receive() == b"x" * 1_000_000
+    assert not client._writer.locked()
+
+
 async def test_what_was_received_with_the_handshake_comes_first() -> None:
     frame = Frame(BINARY, b"early").encode(to_server=False)
     connection, far = alone(received=frame + frame[:3])

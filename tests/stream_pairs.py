@@ -48,13 +48,16 @@ async def tcp_pair() -> tuple[ByteStream, ByteStream]:
 async def own_tcp_pair() -> tuple[ByteStream, ByteStream]:
     """Make our own TCP streams, over the loopback interface; the first is the client's."""
     accepted: list[ByteStream] = []
+    connected: list[ByteStream] = []
+    arrived = anyio.Event()
 
     async def handle(stream: ByteStream) -> None:
         accepted.append(stream)
-        tasks.cancel_scope.cancel()
+        arrived.set()
 
     async with await listen_tcp("127.0.0.1") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)
-        client = await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
-        await anyio.sleep_forever()
-    return client, accepted[0]
+        connected.append(await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port)))
+        await arrived.wait()
+        tasks.cancel_scope.cancel()
+    return connected[0], accepted[0]

@@ -59,7 +59,7 @@ class Pair:
             below: object = transport
             protocol = connection._protocol
             assert not protocol.owes_control
-            assert not connection._writer.locked()
+            assert not connection._writer.locked
             assert not connection._parts
             assert protocol._position == len(protocol._buffer)
             if isinstance(transport, TLSStream):

@@ -165,9 +165,9 @@ async def test_nothing_is_read_while_nobody_receives_so_that_a_sender_waits() ->
         tasks.start_soon(client.send, b"x" * 1_000_000)
         await settle()
         assert server._transport.receives == 0
-        assert client._writer.locked()
+        assert client._writer.locked
         assert await server.receive() == b"x" * 1_000_000
-    assert not client._writer.locked()
+    assert not client._writer.locked
 
 
 async def test_what_was_received_with_the_handshake_comes_first() -> None:

@@ -289,7 +289,7 @@ async def test_closing_the_listener_ends_serving_once_and_for_all() -> None:
 
     async def serve() -> None:
         with pytest.raises(BaseExceptionGroup) as caught:
-            await listener.serve(anyio.sleep)
+            await listener.serve(TCPStream.aclose)
         assert caught.group_contains(ClosedResourceError)
 
     async with anyio.create_task_group() as tasks:
@@ -318,7 +318,8 @@ class Accepting:
 
 
 def troubled(listener: TCPListener, *errors: int) -> None:
-    listener._sockets[:] = [Accepting(sock, *errors) for sock in listener._sockets]  # type: ignore[misc]
+    sockets: list[Any] = listener._sockets
+    sockets[:] = [Accepting(sock, *errors) for sock in sockets]
 
 
 async def test_a_lack_of_descriptors_is_waited_out_and_logged(
@@ -348,5 +349,5 @@ async def test_a_socket_that_cannot_listen_is_told() -> None:
     async with await listen_tcp("127.0.0.1") as listener:
         troubled(listener, errno.EINVAL)
         with pytest.raises(BaseExceptionGroup) as caught:
-            await listener.serve(anyio.sleep)
+            await listener.serve(TCPStream.aclose)
         assert caught.group_contains(OSError, match="Invalid argument")

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import examples
 import wspool
 
 # Of the installed package: when the tests run against a wheel, the wheel's files are what is read.
-PACKAGE = Path(wspool.__file__).parent
+PACKAGES = {package.__name__: Path(package.__file__ or "").parent for package in (wspool, examples)}
 
 FORBIDDEN = frozenset(
     {
@@ -46,6 +47,10 @@ WEBSOCKET_ONLY = frozenset({"h11", "idna", "wsproto"})
 # Files that must never lose the word: without this list, dropping it from the docstring would switch the rule off.
 ALWAYS_PURE = frozenset(
     {
+        "examples.socks_proxy.addresses",
+        "examples.socks_proxy.codes",
+        "examples.socks_proxy.socks5",
+        "examples.socks_proxy.users",
         "wspool._errors",
         "wspool._events",
         "wspool._pool_state",
@@ -63,8 +68,8 @@ ALWAYS_PURE = frozenset(
 )
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+def module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -72,7 +77,11 @@ def is_pure(tree: ast.Module) -> bool:
     return (ast.get_docstring(tree) or "").startswith("PURE")
 
 
-TREES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {
+    module_name(root, path): ast.parse(path.read_text("utf-8"))
+    for root in PACKAGES.values()
+    for path in sorted(root.rglob("*.py"))
+}
 PURE = frozenset(name for name, tree in TREES.items() if is_pure(tree))
 
 
@@ -90,7 +99,7 @@ def imported_from(module: str, node: ast.ImportFrom) -> Iterator[str]:
     source = node.module or ""
     if node.level:
         parts = module.split(".")
-        if PACKAGE.parent.joinpath(*parts).is_dir():
+        if PACKAGES[parts[0]].joinpath(*parts[1:]).is_dir():
             parts.append("__init__")
         package = parts[: -node.level]
         source = ".".join([*package, source] if source else package)
@@ -106,7 +115,7 @@ def offences(module: str, tree: ast.Module) -> list[str]:
         top = name.partition(".")[0]
         if top in FORBIDDEN:
             found.append(f"{module}:{line} imports {name}")
-        elif top == "wspool" and name not in PURE:
+        elif top in PACKAGES and name not in PURE:
             found.append(f"{module}:{line} imports {name}, which is not pure")
     found += foreign_offences(module, tree)
     for node in ast.walk(tree):
@@ -120,7 +129,7 @@ def offences(module: str, tree: ast.Module) -> list[str]:
 
 def foreign_offences(module: str, tree: ast.Module) -> list[str]:
     """For shells as well: what only the websockets may import, or what would make the pool need them."""
-    if module.startswith("wspool.websocket"):
+    if module.startswith(("wspool.websocket", "examples")):
         return []
     return [
         f"{module}:{line} imports {name}, which is for wspool.websocket"
@@ -138,7 +147,7 @@ def test_a_pure_file_imports_only_pure_things(module: str) -> None:
     assert offences(module, TREES[module]) == []
 
 
-@pytest.mark.parametrize("module", sorted(TREES))
+@pytest.mark.parametrize("module", sorted(name for name in TREES if name.startswith("wspool")))
 def test_the_pool_does_without_the_websockets(module: str) -> None:
     assert foreign_offences(module, TREES[module]) == []
 
@@ -147,6 +156,7 @@ def test_the_pool_does_without_the_websockets(module: str) -> None:
 def test_what_is_for_websockets_is_allowed_there_only(source: str) -> None:
     assert foreign_offences("wspool._example", ast.parse(source))
     assert foreign_offences("wspool.websocket._example", ast.parse(source)) == []
+    assert foreign_offences("examples.socks_proxy.example", ast.parse(source)) == []
 
 
 @pytest.mark.parametrize(
@@ -165,6 +175,12 @@ def test_what_is_for_websockets_is_allowed_there_only(source: str) -> None:
 )
 def test_the_rule_finds_an_impure_import(source: str) -> None:
     assert offences("wspool._example", ast.parse(source))
+
+
+def test_the_rule_is_for_the_examples_as_well() -> None:
+    for source in ("import wspool", "import time", "from wspool.websocket import _stream"):
+        assert offences("examples.socks_proxy.example", ast.parse(source)), source
+    assert offences("examples.socks_proxy.example", ast.parse("from .codes import Code")) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""PURE. A SOCKS5 proxy in two ends, which carries every session over a pooled TLS websocket."""

@@ -49,6 +49,7 @@ ALWAYS_PURE = frozenset(
     {
         "examples.socks_proxy.addresses",
         "examples.socks_proxy.codes",
+        "examples.socks_proxy.packets",
         "examples.socks_proxy.socks5",
         "examples.socks_proxy.users",
         "wspool._errors",

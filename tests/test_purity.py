@@ -49,7 +49,9 @@ ALWAYS_PURE = frozenset(
     {
         "examples.socks_proxy.addresses",
         "examples.socks_proxy.codes",
+        "examples.socks_proxy.effects",
         "examples.socks_proxy.packets",
+        "examples.socks_proxy.session",
         "examples.socks_proxy.socks5",
         "examples.socks_proxy.users",
         "wspool._errors",

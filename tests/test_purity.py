@@ -51,6 +51,7 @@ ALWAYS_PURE = frozenset(
         "examples.socks_proxy.codes",
         "examples.socks_proxy.effects",
         "examples.socks_proxy.packets",
+        "examples.socks_proxy.policy",
         "examples.socks_proxy.session",
         "examples.socks_proxy.socks5",
         "examples.socks_proxy.users",

@@ -35,7 +35,9 @@ from .effects import (
 )
 from .packets import (
     MAX_DATA_SENT,
+    Bound,
     Data,
+    Datagram,
     Fin,
     Goaway,
     Open,
@@ -262,12 +264,16 @@ class _Tunnel:
                     self.round_trip = self._now - self._pinged_at
             case Goaway():
                 self.going_away = True
-            case _:
+            case Open() | Opened() | Refused() | Bound() | Datagram():
                 self._receive_other(packet)
 
     def _receive_other(self, packet: Packet) -> None:
+        """What only one of the ends may send."""
+        raise NotImplementedError
+
+    def _misplaced(self, packet: Packet) -> _Violation:
         name = type(packet).__name__.upper()
-        raise _Violation(f"{name} has no place here: the tunnel is {self.state.name}", CloseCode.PROTOCOL_ERROR)
+        return _Violation(f"{name} has no place here: the tunnel is {self.state.name}", CloseCode.PROTOCOL_ERROR)
 
     def _expect(self, session: int, what: str) -> None:
         if session != self.session:
@@ -370,8 +376,7 @@ class ClientTunnel(_Tunnel):
 
     def _receive_other(self, packet: Packet) -> None:
         if not isinstance(packet, Opened | Refused):
-            super()._receive_other(packet)
-            return
+            raise self._misplaced(packet)
         name = type(packet).__name__.upper()
         self._expect(packet.session, name)
         if not self.opening:
@@ -472,7 +477,7 @@ class ServerTunnel(_Tunnel):
         if isinstance(packet, Open):
             self._receive_open(packet)
         else:
-            super()._receive_other(packet)
+            raise self._misplaced(packet)
 
     def _receive_open(self, packet: Open) -> None:
         if not self.is_idle:

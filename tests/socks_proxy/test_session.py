@@ -165,6 +165,8 @@ def test_stop_sending_may_follow_fin() -> None:
     reset = Reset(1, Code.LOCAL_CLIENT_GONE)
     assert client.local_abort(1, Code.LOCAL_CLIENT_GONE, now=0.0) == [Send(reset)]
     assert server.receive(reset, 0.0) == [Send(Reset(1, Code.CANCELLED)), AbortLocal(1, 0x1B, "")]
+    assert client.local_abort(1, Code.LOCAL_CLIENT_GONE, now=0.0) == []
+    assert client.wants_packets
     assert client.receive(Data(1, b"dropped"), 0.0) == []
     assert client.receive(Reset(1, Code.CANCELLED), 0.0) == []
     assert client.is_reusable(0.0)

@@ -8,7 +8,7 @@ import pytest
 
 from examples.socks_proxy.codes import Code, best_informed, code_of_errno, socks_reply
 
-# TUNNEL.md, "Codes".
+# The protocol `wspool.1`, "Codes".
 REPLIES = {0x10: 4, 0x11: 4, 0x12: 6, 0x13: 2, 0x14: 1, 0x15: 1, 0x16: 1, 0x17: 1, 0x18: 1, 0x19: 1, 0x1A: 1, 0x1B: 1}
 
 

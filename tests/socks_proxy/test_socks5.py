@@ -71,7 +71,7 @@ def cuts(raw: bytes, at: Iterable[int]) -> list[bytes]:
     return [raw[a:b] for a, b in pairwise([0, *sorted(at), len(raw)])]
 
 
-# --- any fragmentation (RFC 1928; the checklist's 4.1.7 and 4.1.8) --------------------------------
+# --- any fragmentation (RFC 1928) -----------------------------------------------------------------
 
 
 SCRIPTS = [
@@ -172,7 +172,7 @@ def test_payload_can_be_taken_before_the_reply() -> None:
     assert server.take_rest() == PAYLOAD
 
 
-# --- methods (4.1.1 to 4.1.6) ---------------------------------------------------------------------
+# --- methods (RFC 1928 section 3) -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_what_comes_after_a_refusal_is_ignored() -> None:
     assert not dialogue.server.wants_data
 
 
-# --- requests and replies (4.1.9 to 4.1.16) -------------------------------------------------------
+# --- requests and replies (RFC 1928 sections 4 to 6) ----------------------------------------------
 
 
 def test_a_request_of_another_version_is_a_general_failure() -> None:
@@ -363,7 +363,7 @@ def asked() -> Socks5Server:
     return server
 
 
-# --- user name and password (RFC 1929; 4.2) -------------------------------------------------------
+# --- user name and password (RFC 1929) ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

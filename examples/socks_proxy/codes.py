@@ -105,3 +105,8 @@ def best_informed(codes: Iterable[Code]) -> Code:
         if code in codes:
             return code
     return codes[0] if codes else Code.GENERAL_FAILURE
+
+
+def code_name(code: int) -> str:
+    """For the log, in words; a number that this version does not know as it is."""
+    return Code(code).name.lower().replace("_", " ") if code in Code._value2member_map_ else f"code {code:#04x}"

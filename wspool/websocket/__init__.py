@@ -23,7 +23,7 @@ from ._handshake import Accept, Request, Response
 from ._masking import masker
 from ._settings import WebSocketSettings
 from ._stream import WebSocketStream
-from ._tcp import TCPListener, TCPStream, connect_tcp, listen_tcp
+from ._tcp import TCPListener, TCPStream, connect_any, connect_tcp, listen_tcp, resolve
 from ._tls import TLSStream
 
 __all__ = (
@@ -46,8 +46,10 @@ __all__ = (
     "WebSocketSettings",
     "WebSocketStream",
     "accept_websocket",
+    "connect_any",
     "connect_tcp",
     "connect_websocket",
     "listen_tcp",
     "masker",
+    "resolve",
 )

@@ -1,0 +1,283 @@
+"""SHELL. The client end: a SOCKS5 listener, and a pool of tunnels to the server."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import ClosedResourceError, EndOfStream
+from anyio.abc import TaskGroup
+
+from wspool import Pool, Pooled, PoolError
+from wspool.websocket import TCPListener, TCPStream, WebSocketError, connect_websocket, listen_tcp
+
+from .codes import Code
+from .dial import listening_on
+from .effects import SessionOpened, SessionRefused
+from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
+from .packets import SUBPROTOCOL
+from .relay import GONE, Session, reset_on_close
+from .session import ClientTunnel
+from .session_log import SessionRecord, log_session
+from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
+from .sweeper import Sweeper
+from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
+
+if TYPE_CHECKING:
+    from .settings import ClientSettings
+
+_logger = logging.getLogger("wspool.proxy")
+
+# After a refusal the client may read it: so long the connection stays open (RFC 1928 section 6 allows 10 s).
+_LINGER = 2.0
+# The server has 10 s for its dial.
+_ANSWER_TIMEOUT = 15.0
+
+
+async def run_client(
+    settings: ClientSettings,
+    *,
+    ready: Callable[[str], None],
+    stop: anyio.Event,
+    ssl_context: ssl.SSLContext | None = None,
+) -> None:
+    """Serve until `stop`; then let running sessions finish within the grace.
+
+    Args:
+        settings: What was asked for.
+        ready: Called once with the URL to use, when connections are accepted.
+        stop: Set it to end.
+        ssl_context: In place of one made from the settings.
+    """
+    async with await listen_tcp(*settings.listen) as listener, anyio.create_task_group() as tasks:
+        end = _ClientEnd(settings, ssl_context, tasks)
+        tasks.start_soon(end.sweeper.run)
+        async with end.pool:
+            async with anyio.create_task_group() as sessions:
+                tasks.start_soon(_serve, listener, end, sessions)
+                ready(f"socks5://{listening_on(listener)}")
+                await stop.wait()
+                await listener.aclose()
+                sessions.cancel_scope.deadline = anyio.current_time() + settings.grace
+        tasks.cancel_scope.cancel()
+
+
+async def _serve(listener: TCPListener, end: _ClientEnd, sessions: TaskGroup) -> None:
+    try:
+        await listener.serve(end.handle, sessions)
+    except* ClosedResourceError:
+        pass  # no more of them, please
+
+
+class _ClientEnd:
+    def __init__(self, settings: ClientSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
+        self._settings = settings
+        self._context = context
+        self._tasks = tasks
+        self._methods = (NO_AUTHENTICATION,) if settings.users is None else (USERNAME_PASSWORD,)
+        self._sleep = SleepDetector(time.monotonic(), time.time())
+        self._numbers = itertools.count(1)
+        self.sweeper = Sweeper()
+        self.pool = Pool(
+            self._dial,
+            max_idle=settings.max_idle,
+            max_size=settings.max_size,
+            min_idle=settings.min_idle,
+            connect_timeout=settings.connect_timeout,
+            acquire_timeout=settings.connect_timeout,
+            idle_timeout=None,
+            close_timeout=WEBSOCKET_SETTINGS.close_timeout,
+            name="tunnels",
+        )
+
+    async def _dial(self) -> Tunnel:
+        settings = self._settings
+        headers = list(settings.headers)
+        if settings.token is not None:
+            headers.append(("Authorization", f"Bearer {settings.token}"))
+        websocket = await connect_websocket(
+            settings.server,
+            headers=headers,
+            subprotocols=[SUBPROTOCOL],
+            ssl_context=self._context,
+            server_hostname=settings.sni,
+            proxy=settings.via,
+            connect_timeout=settings.connect_timeout,
+            settings=WEBSOCKET_SETTINGS,
+        )
+        machine = new_machine(ClientTunnel)
+        tunnel = Tunnel(websocket, machine, ping_after=CLIENT_PING_AFTER, idle_timeout=settings.idle_timeout)
+        self._tasks.start_soon(self.sweeper.watch, tunnel)
+        return tunnel
+
+    # --- one connection of an application ---------------------------------------------------------------
+
+    async def handle(self, stream: TCPStream) -> None:
+        """Serve one application. Whatever happens to it happens to nobody else."""
+        async with stream:
+            try:
+                await self._handle(stream)
+            except (EndOfStream, *GONE):
+                pass  # it went away before it was served
+            except Exception:
+                _logger.exception("a session failed by an error in this program")
+
+    async def _handle(self, stream: TCPStream) -> None:
+        socks = Socks5Server(self._methods)
+        record = SessionRecord(id=f"c{next(self._numbers)}", role="client")
+        asked = None
+        with anyio.move_on_after(self._settings.greeting_timeout):
+            asked = await self._negotiate(stream, socks, record)
+        if asked is None:
+            return
+        record.destination = str(asked.address)
+        session = Session(asked.address, record, Code.LOCAL_CLIENT_GONE, stream)
+        began = time.monotonic()
+        try:
+            await self._serve(session, socks, stream)
+        finally:
+            if not session.over.is_set():
+                session.failed(Code.CANCELLED, "the proxy ends")
+                reset_on_close(stream)
+            record.bytes_up, record.bytes_down = session.said, session.delivered
+            record.duration = time.monotonic() - began
+            record.outcome = record.outcome or "done"
+            log_session(record)
+
+    async def _negotiate(self, stream: TCPStream, socks: Socks5Server, record: SessionRecord) -> Request | None:
+        while True:
+            event = socks.next_event()
+            if isinstance(event, Credentials):
+                users = self._settings.users
+                admitted = users is not None and users.admits(event.name, event.password)
+                record.user = event.name.decode("utf-8", "replace")
+                socks.answer_credentials(admitted)
+                if not admitted:
+                    event = Refusal("wrong user name or password")
+            out = socks.data_to_send()
+            if out:
+                await stream.send(out)
+            if isinstance(event, Refusal):
+                _logger.info("a client was refused: %s", event.reason)
+                await _hang_up(stream)
+                return None
+            if isinstance(event, Request):
+                return event
+            if socks.wants_data:
+                socks.receive_data(await stream.receive(4096))
+
+    async def _serve(self, session: Session, socks: Socks5Server, stream: TCPStream) -> None:
+        if self._settings.fast_open:
+            socks.reply(Code.SUCCEEDED)
+            await stream.send(socks.data_to_send())
+        pooled = self.pool.get()
+        answer: SessionOpened | SessionRefused | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.pump)
+            try:
+                answer = await self._open(session, pooled, socks.take_rest())
+                if isinstance(answer, SessionOpened):
+                    await self._opened(session, socks, stream, answer)
+                await session.over.wait()
+            finally:
+                pooled.release()
+            tasks.cancel_scope.cancel()
+        if isinstance(answer, SessionRefused):
+            await self._refused(session, socks, stream, answer)
+
+    async def _opened(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionOpened) -> None:
+        session.record.dial_time = answer.dial_ms / 1000
+        if not self._settings.fast_open:
+            socks.reply(Code.SUCCEEDED, answer.bound)
+            try:
+                await stream.send(socks.data_to_send())
+            except GONE as error:
+                await session.give_up(Code.LOCAL_CLIENT_GONE, str(error))
+        session.may_relay.set()
+
+    async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
+        session.failed(answer.code, answer.text)
+        if self._settings.fast_open:
+            reset_on_close(stream)  # it has been told of a success
+        elif not session.given_up:
+            socks.reply(answer.code)
+            await stream.send(socks.data_to_send())
+            await _hang_up(stream)
+
+    # --- opening a session on a tunnel ------------------------------------------------------------------
+
+    async def _open(
+        self, session: Session, pooled: Pooled[Tunnel], early: bytes
+    ) -> SessionOpened | SessionRefused | None:
+        """Begin the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.
+
+        None if the application has gone away meanwhile.
+        """
+        began = time.monotonic()
+        try:
+            await pooled
+            session.record.pool_wait = time.monotonic() - began
+            tunnel = pooled.connection
+            session.record.reused = tunnel.sessions > 0
+            answer = await self._attempt(session, tunnel, early)
+            if isinstance(answer, SessionRefused) and answer.retry_is_safe:
+                if tunnel.lost:
+                    self._suspect_siblings(tunnel)
+                _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, answer.text)
+                self._tasks.start_soon(pooled.take().aclose)
+                tunnel = await self._dial()
+                pooled.insert(tunnel)
+                session.record.reused = False
+                answer = await self._attempt(session, tunnel, early)
+        except (PoolError, WebSocketError, OSError) as error:
+            session.over.set()
+            return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {error}", retry_is_safe=False)
+        return answer
+
+    async def _attempt(self, session: Session, tunnel: Tunnel, early: bytes) -> SessionOpened | SessionRefused | None:
+        now = time.monotonic()
+        if self._sleep.was_suspended(now, time.time()):
+            for each in self.sweeper.tunnels:
+                each.liveness.suspect = True
+        if not tunnel.is_reusable():  # it has ended since the pool asked
+            return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
+        session.restart()
+        machine = tunnel.machine
+        assert isinstance(machine, ClientTunnel)
+        effects = machine.open(session.address, now=now)
+        tunnel.begin(session)
+        if tunnel.liveness.needs_ping(now):
+            effects += machine.ping(now)
+            tunnel.liveness.pinged(now, reuse_patience(machine.round_trip))
+        if self._settings.fast_open and early:
+            effects += machine.local_data(session.number, early)
+            session.said += len(early)
+        await tunnel.say(effects)
+        if self._settings.fast_open:
+            session.may_relay.set()
+        with anyio.move_on_after(_ANSWER_TIMEOUT):
+            await session.answered.wait()
+        if session.answer is None and not session.given_up:
+            await tunnel.say(machine.local_abort(session.number, Code.TIMED_OUT, "no answer", now=time.monotonic()))
+            return SessionRefused(session.number, Code.TIMED_OUT, "the server did not answer", retry_is_safe=False)
+        if isinstance(session.answer, SessionOpened) and early and not self._settings.fast_open:
+            session.said += len(early)
+            await tunnel.say(machine.local_data(session.number, early))
+        return session.answer
+
+    def _suspect_siblings(self, dead: Tunnel) -> None:
+        for tunnel in self.sweeper.tunnels:
+            tunnel.liveness.suspect_if_older(dead.liveness)
+
+
+async def _hang_up(stream: TCPStream) -> None:
+    """Close when the application has read what it was told (RFC 1928 section 6: within 10 s)."""
+    await stream.send_eof()
+    with anyio.move_on_after(_LINGER):
+        while True:
+            await stream.receive()

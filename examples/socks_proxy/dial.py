@@ -1,0 +1,82 @@
+"""SHELL. How the server end reaches a destination: a name is resolved once, and what is dialled is what was judged."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, ip_address
+from typing import cast
+
+import anyio
+from anyio.abc import SocketAttribute
+
+from wspool.websocket import TCPListener, TCPStream, connect_any, resolve
+
+from .addresses import Address
+from .codes import Code, best_informed, code_of_errno
+from .policy import Policy
+
+
+class DialFailed(Exception):
+    """There is no connection to the destination; `code` says why on the wire."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+async def dial(address: Address, policy: Policy, *, dial_timeout: float, lookup_timeout: float) -> TCPStream:
+    """Connect to the address, if the policy allows it.
+
+    Raises:
+        DialFailed: With the code for the client.
+    """
+    with anyio.move_on_after(dial_timeout):
+        found = await _look_up(address, lookup_timeout)
+        refusals = [policy.refusal(address.host, ip_address(target[0]), address.port) for _, target in found]
+        allowed = [each for each, refusal in zip(found, refusals, strict=True) if refusal is None]
+        if not allowed:
+            raise DialFailed(Code.DENIED, str(refusals[0]))
+        try:
+            return await connect_any(allowed)
+        except OSError as error:
+            errors = list(_singles(error))
+            code = best_informed([code_of_errno(each.errno) for each in errors])
+            raise DialFailed(code, ", ".join(dict.fromkeys(each.strerror or str(each) for each in errors))) from error
+    raise DialFailed(Code.TIMED_OUT, f"no address of {address.host} answered within {dial_timeout:g} s")
+
+
+async def _look_up(address: Address, timeout: float) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    with anyio.move_on_after(timeout):
+        try:
+            return [(family, target) for family, target in await resolve(str(address.host), address.port)]
+        except socket.gaierror as error:
+            unknown = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+            code = Code.NAME_NOT_FOUND if unknown else Code.NAME_LOOKUP_FAILED
+            raise DialFailed(code, str(error.strerror)) from error
+    raise DialFailed(Code.NAME_LOOKUP_FAILED, f"looking up {address.host} took longer than {timeout:g} s")
+
+
+def _singles(error: OSError) -> Iterator[OSError]:
+    """What a failure to connect to several addresses consists of."""
+    if isinstance(error.__cause__, ExceptionGroup):
+        for each in cast("ExceptionGroup[OSError]", error.__cause__).exceptions:
+            yield cast("OSError", each)
+    else:
+        yield error
+
+
+def bound_address(stream: TCPStream) -> Address:
+    """What the connection is bound to on this machine, for OPENED."""
+    return _local_address(stream.extra(SocketAttribute.raw_socket))
+
+
+def listening_on(listener: TCPListener) -> Address:
+    """Where connections are accepted, on the first of its sockets."""
+    return _local_address(listener.extra(SocketAttribute.raw_socket))
+
+
+def _local_address(sock: socket.socket) -> Address:
+    host, port, *_ = sock.getsockname()
+    address = ip_address(host.partition("%")[0])
+    return Address(address if isinstance(address, IPv4Address) else address.ipv4_mapped or address, port)

@@ -1,0 +1,141 @@
+"""SHELL. A session at one end: its local TCP connection, and what is to be told about it afterwards."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import SocketAttribute
+
+from .codes import Code, code_name
+from .packets import MAX_DATA_SENT
+
+if TYPE_CHECKING:
+    from wspool.websocket import TCPStream
+
+    from .addresses import Address
+    from .effects import SessionOpened, SessionRefused
+    from .session_log import SessionRecord
+    from .tunnel import Tunnel
+
+# What a closed, reset or vanished TCP connection raises.
+GONE = (BrokenResourceError, ClosedResourceError)
+# A close with pending data thrown away, and a RST: l_onoff 1, l_linger 0.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def reset_on_close(stream: TCPStream) -> None:
+    """Whenever it is closed, let the far end see a reset."""
+    try:
+        sock: socket.socket = stream.extra(SocketAttribute.raw_socket)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # it is closed already
+
+
+class Session:
+    """One session: from OPEN until both directions have ended."""
+
+    def __init__(self, address: Address, record: SessionRecord, gone: Code, local: TCPStream | None = None) -> None:
+        self.address = address
+        self.record = record
+        self._gone = gone
+        """What it means when the local side goes away."""
+        self.local = local
+        """The application's connection, or that to the destination, once there is one."""
+        self.tunnel: Tunnel | None = None
+        self.number = 0
+        """Its number on its tunnel."""
+        self.answer: SessionOpened | SessionRefused | None = None
+        """Client: what the server has said to OPEN."""
+        self.answered = anyio.Event()
+        self.may_relay = anyio.Event()
+        """What the local side says may go into the tunnel."""
+        self.over = anyio.Event()
+        """Both directions have ended, or the tunnel has."""
+        self.dial_scope: anyio.CancelScope | None = None
+        """Server: of the dial that runs."""
+        self.given_up = False
+        self.said = 0
+        """Bytes from the local side to the tunnel."""
+        self.delivered = 0
+        """Bytes from the tunnel to the local side."""
+        self.last_active = time.monotonic()
+        self.stalled_since: float | None = None
+        """Since when the local side has accepted nothing of what is being delivered."""
+        self._deliveries = anyio.Lock(fast_acquire=True)
+
+    def restart(self) -> None:
+        """Forget a tunnel on which it could not begin."""
+        self.answer, self.answered, self.over = None, anyio.Event(), anyio.Event()
+
+    def failed(self, code: int, text: str) -> None:
+        """For the log: the first reason is the one that counts."""
+        self.record.outcome = self.record.outcome or f"{code_name(code)}: {text}".rstrip(": ")
+
+    # --- from the tunnel to the local side --------------------------------------------------------------
+
+    async def deliver(self, payload: bytes | memoryview) -> None:
+        """Write payload to the local side, in its turn. If that is gone, the session is given up."""
+        assert self.local is not None
+        try:
+            await self._write(self.local, payload)
+        except GONE as error:
+            await self.give_up(self._gone, str(error))
+
+    async def _write(self, local: TCPStream, payload: bytes | memoryview) -> None:
+        async with self._deliveries:
+            self.stalled_since = time.monotonic()
+            try:
+                await local.send(payload)
+            finally:
+                self.last_active, self.stalled_since = time.monotonic(), None
+        self.delivered += len(payload)
+
+    async def end(self) -> None:
+        """All has been delivered: end the local side's direction, too."""
+        assert self.local is not None
+        try:
+            async with self._deliveries:
+                await self.local.send_eof()
+        except GONE as error:
+            await self.give_up(self._gone, str(error))
+
+    async def abort(self) -> None:
+        """Reset the local side: its application must not take what it has got for all there is."""
+        if self.local is not None:
+            reset_on_close(self.local)
+            await anyio.aclose_forcefully(self.local)
+
+    # --- from the local side to the tunnel --------------------------------------------------------------
+
+    async def pump(self) -> None:
+        """Carry what the local side says into the tunnel, until it has said all or is gone."""
+        assert self.local is not None
+        try:
+            while True:
+                data = await self.local.receive(MAX_DATA_SENT)
+                await self.may_relay.wait()
+                assert self.tunnel is not None
+                self.last_active = time.monotonic()
+                self.said += len(data)
+                await self.tunnel.say(self.tunnel.machine.local_data(self.number, data))
+        except EndOfStream:
+            await self.may_relay.wait()
+            assert self.tunnel is not None
+            await self.tunnel.say(self.tunnel.machine.local_end(self.number))
+        except GONE as error:
+            await self.give_up(self._gone, str(error))
+
+    async def give_up(self, code: Code, text: str) -> None:
+        """The local side is gone, or has to go."""
+        self.given_up = True
+        self.failed(code, text)
+        self.answered.set()
+        if self.tunnel is not None:
+            await self.tunnel.say(self.tunnel.machine.local_abort(self.number, code, text, now=time.monotonic()))
+        await self.abort()

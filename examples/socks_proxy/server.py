@@ -1,0 +1,234 @@
+"""SHELL. The server end: accepts tunnels, and dials what their sessions ask for."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+from anyio import ClosedResourceError
+from anyio.abc import ByteStream, TaskGroup
+
+from wspool.websocket import (
+    TCPListener,
+    TCPStream,
+    TLSStream,
+    WebSocketConnection,
+    WebSocketError,
+    accept_websocket,
+    listen_tcp,
+)
+
+from .codes import CloseCode, Code
+from .dial import DialFailed, bound_address, dial, listening_on
+from .front import Front
+from .liveness import SERVER_PING_AFTER
+from .packets import Open
+from .relay import GONE, Session, reset_on_close
+from .session import ServerTunnel
+from .session_log import SessionRecord, log_session
+from .sweeper import Sweeper
+from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
+
+if TYPE_CHECKING:
+    from .settings import ServerSettings
+
+_logger = logging.getLogger("wspool.proxy")
+
+_HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for TLS, and again for the upgrade request."""
+_RELOAD_INTERVAL = 2.0
+_GOING_AWAY = Code.GOING_AWAY
+
+
+class Reloadable(Protocol):
+    """Something that is read from files, and may have changed."""
+
+    def reload_if_changed(self) -> None:
+        """Look at the files; use what they hold now, if it can be used."""
+        ...
+
+
+async def run_server(
+    settings: ServerSettings,
+    *,
+    ready: Callable[[str], None],
+    stop: anyio.Event,
+    context: ssl.SSLContext | None = None,
+    reload: Reloadable | None = None,
+) -> None:
+    """Serve until `stop`; then let running sessions finish within the grace.
+
+    Args:
+        settings: What was asked for.
+        ready: Called once with the URL to connect to, when connections are accepted.
+        stop: Set it to end.
+        context: The TLS context of a server; None for `settings.plain`.
+        reload: Looked at from time to time.
+    """
+    async with await listen_tcp(*settings.listen) as listener, anyio.create_task_group() as tasks:
+        end = _ServerEnd(settings, context, tasks)
+        tasks.start_soon(end.sweeper.run)
+        if reload is not None:
+            tasks.start_soon(_reload, reload)
+        tasks.start_soon(_serve, listener, end, tasks)
+        scheme = "ws" if context is None else "wss"
+        ready(f"{scheme}://{listening_on(listener)}{settings.path}")
+        await stop.wait()
+        await listener.aclose()
+        await end.drain()
+        tasks.cancel_scope.cancel()
+
+
+async def _serve(listener: TCPListener, end: _ServerEnd, tasks: TaskGroup) -> None:
+    try:
+        await listener.serve(end.handle, tasks)
+    except* ClosedResourceError:
+        pass  # no more of them, please
+
+
+async def _reload(reload: Reloadable) -> None:
+    while True:
+        await anyio.sleep(_RELOAD_INTERVAL)
+        await anyio.to_thread.run_sync(reload.reload_if_changed)
+
+
+class _ServerEnd:
+    def __init__(self, settings: ServerSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
+        self._settings = settings
+        self._context = context
+        self._tasks = tasks
+        self._front = Front(settings.path, settings.token, settings.fallback_dir)
+        self._numbers = itertools.count(1)
+        self._connections = 0
+        self._handshakes = 0
+        self._sessions = 0
+        self._all_over = anyio.Event()
+        self.sweeper = Sweeper()
+
+    # --- tunnels ----------------------------------------------------------------------------------------
+
+    async def handle(self, stream: TCPStream) -> None:
+        """Serve one connection. Whatever happens to it happens to nobody else."""
+        settings = self._settings
+        if self._connections >= settings.max_connections or self._handshakes >= settings.max_handshakes:
+            _logger.warning(
+                "a connection was refused: there are %d, %d without a tunnel", self._connections, self._handshakes
+            )
+            await stream.aclose()
+            return
+        self._connections += 1
+        try:
+            async with stream:
+                websocket = await self._accept(stream)
+                if websocket is not None:
+                    await self._serve(websocket)
+        except Exception:
+            _logger.exception("a tunnel failed by an error in this program")
+        finally:
+            self._connections -= 1
+
+    async def _accept(self, stream: TCPStream) -> WebSocketConnection | None:
+        self._handshakes += 1
+        try:
+            over: ByteStream = stream
+            if self._context is not None:
+                with anyio.fail_after(_HANDSHAKE_TIMEOUT):
+                    over = await TLSStream.wrap(stream, server_side=True, ssl_context=self._context)
+            return await accept_websocket(
+                over, self._front, upgrade_timeout=_HANDSHAKE_TIMEOUT, settings=WEBSOCKET_SETTINGS
+            )
+        except (WebSocketError, OSError, anyio.EndOfStream, *GONE) as error:
+            _logger.info("a connection brought no tunnel: %s", error)
+            return None
+        finally:
+            self._handshakes -= 1
+
+    async def _serve(self, websocket: WebSocketConnection) -> None:
+        machine = new_machine(ServerTunnel)
+        tunnel = Tunnel(
+            websocket,
+            machine,
+            ping_after=SERVER_PING_AFTER,
+            idle_timeout=self._settings.idle_timeout,
+            dial=self._start_dial,
+        )
+        await self.sweeper.watch(tunnel)
+
+    async def drain(self) -> None:
+        """Let no session begin, close idle tunnels, and wait for the others within the grace."""
+        grace = self._settings.grace
+        with anyio.move_on_after(grace):
+            async with anyio.create_task_group() as goodbyes:
+                for tunnel in list(self.sweeper.tunnels):
+                    goodbyes.start_soon(self._say_goodbye, tunnel, int(grace * 1000))
+
+    async def _say_goodbye(self, tunnel: Tunnel, grace_ms: int) -> None:
+        await tunnel.say(tunnel.machine.go_away(_GOING_AWAY, grace_ms))
+        await tunnel.idle()
+        await tunnel.say(tunnel.machine.close(CloseCode.GOING_AWAY, "going away"))
+
+    # --- sessions ---------------------------------------------------------------------------------------
+
+    async def _start_dial(self, tunnel: Tunnel, request: Open) -> None:
+        record = SessionRecord(id=f"s{next(self._numbers)}", role="server", destination=str(request.address))
+        session = Session(request.address, record, Code.RESET_BY_DESTINATION)
+        tunnel.begin(session)
+        self._tasks.start_soon(self._session, tunnel, session, request)
+
+    async def _session(self, tunnel: Tunnel, session: Session, request: Open) -> None:
+        began = time.monotonic()
+        self._sessions += 1
+        try:
+            if await self._dial(tunnel, session, request):
+                session.may_relay.set()
+                await session.pump()
+            await session.over.wait()
+        except Exception as error:
+            _logger.exception("a session failed by an error in this program")
+            await session.give_up(Code.INTERNAL_ERROR, str(error))
+        finally:
+            self._sessions -= 1
+            record = session.record
+            record.bytes_up, record.bytes_down = session.delivered, session.said
+            record.duration = time.monotonic() - began
+            record.outcome = record.outcome or "done"
+            log_session(record)
+            if session.local is not None:
+                if not session.over.is_set():
+                    reset_on_close(session.local)
+                await anyio.aclose_forcefully(session.local)
+
+    async def _dial(self, tunnel: Tunnel, session: Session, request: Open) -> bool:
+        """Dial, and tell the client; False if there is nothing to relay."""
+        machine, settings, number = tunnel.machine, self._settings, session.number
+        assert isinstance(machine, ServerTunnel)
+        began = time.monotonic()
+        try:
+            if self._sessions > settings.max_sessions:
+                raise DialFailed(Code.LIMIT_REACHED, f"there are {settings.max_sessions} sessions")
+            timeout = min(settings.dial_timeout, request.deadline / 10 or settings.dial_timeout)
+            with anyio.CancelScope() as session.dial_scope:
+                session.local = await dial(
+                    session.address, settings.policy, dial_timeout=timeout, lookup_timeout=settings.lookup_timeout
+                )
+        except DialFailed as error:
+            session.failed(error.code, str(error))
+            await tunnel.say(machine.dial_failed(number, error.code, str(error), now=time.monotonic()))
+            return False
+        finally:
+            session.record.dial_time = time.monotonic() - began
+        if session.local is None:
+            session.failed(Code.CANCELLED, "the client went away")
+            return False
+        dial_ms = int(session.record.dial_time * 1000)
+        effects = machine.dial_succeeded(number, dial_ms, bound_address(session.local))
+        if tunnel.runs(session):
+            await tunnel.say(effects)
+            return True
+        reset_on_close(session.local)
+        return False

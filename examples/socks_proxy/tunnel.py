@@ -1,0 +1,267 @@
+"""SHELL. One end of a tunnel: its websocket, its session machine, and the session that runs on it.
+
+One task reads the tunnel (`run`) and writes what comes to the local side, so that a local side that does not
+accept it stops the reading, and with it the far end. What is said goes out in the order of the facts that
+made it: `say` begins to send before anything else can happen.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import anyio
+from anyio import EndOfStream
+
+from wspool.websocket import WebSocketConnection, WebSocketSettings
+
+from .codes import CloseCode, Code
+from .effects import (
+    AbortLocal,
+    CancelDial,
+    CloseTunnel,
+    Deliver,
+    Effect,
+    EndLocal,
+    Send,
+    SessionOpened,
+    SessionRefused,
+    StartDial,
+)
+from .liveness import Liveness, Verdict
+from .packets import MAX_MESSAGE, Open, PacketError, PacketReader, encode
+from .relay import GONE, Session
+from .session import MAX_AGE, ClientTunnel, ServerTunnel
+
+StartDialling: TypeAlias = Callable[["Tunnel", Open], Awaitable[None]]
+
+# Keepalive is the tunnel's own: a ping of the protocol below would say nothing about the other end's machine.
+WEBSOCKET_SETTINGS = WebSocketSettings(
+    max_frame_size=MAX_MESSAGE, max_message_size=MAX_MESSAGE, ping_interval=None, close_timeout=2.0
+)
+# A destination that accepts nothing for so long is given up.
+STALL_TIMEOUT = 300.0
+
+
+def varied(seconds: float) -> float:
+    """10 % more or less, so that tunnels opened together do not act together."""
+    return seconds * random.uniform(0.9, 1.1)
+
+
+def new_machine(kind: type[ClientTunnel | ServerTunnel]) -> ClientTunnel | ServerTunnel:
+    """A session machine whose age begins now."""
+    return kind(time.monotonic(), max_age=varied(MAX_AGE))
+
+
+class Tunnel:
+    """One end. A `wspool.Poolable`: reusable between sessions only."""
+
+    def __init__(
+        self,
+        websocket: WebSocketConnection,
+        machine: ClientTunnel | ServerTunnel,
+        *,
+        ping_after: float,
+        idle_timeout: float,
+        dial: StartDialling | None = None,
+    ) -> None:
+        self.websocket = websocket
+        self.machine = machine
+        self.liveness = Liveness(time.monotonic(), ping_after=varied(ping_after))
+        self.sessions = 0
+        """How many have begun."""
+        self.lost = ""
+        """Why it cannot be used any more."""
+        self._idle_timeout = idle_timeout
+        self._dial = dial
+        self._reader = PacketReader()
+        self._session: Session | None = None
+        self._room = anyio.Event()
+        self._ticking = False
+
+    def is_reusable(self) -> bool:
+        """Whether the next session may begin."""
+        return not self.lost and self._session is None and self.machine.is_reusable(time.monotonic())
+
+    # --- the session that runs --------------------------------------------------------------------------
+
+    def begin(self, session: Session) -> None:
+        """This session runs here from now on, with the machine's number."""
+        session.tunnel, session.number = self, self.machine.session
+        session.last_active = time.monotonic()
+        self._session = session
+        self.sessions += 1
+
+    def runs(self, session: Session) -> bool:
+        """Whether that session has not ended here."""
+        return self._session is session
+
+    async def idle(self) -> None:
+        """Wait until no session runs."""
+        if self._session is not None:
+            await self._session.over.wait()
+
+    def _running(self, number: int) -> Session | None:
+        session = self._session
+        return session if session is not None and session.number == number else None
+
+    def _settle(self) -> None:
+        """Let go of a session that is over."""
+        if self._session is not None and (self.machine.is_idle or self.machine.closed):
+            self._session.over.set()
+            self._session = None
+
+    # --- what the machine wants to be done --------------------------------------------------------------
+
+    async def say(self, effects: list[Effect]) -> None:
+        """Run effects. Packets of one call go out in one write, before anything else is done."""
+        packets = [encode(effect.packet) for effect in effects if isinstance(effect, Send)]
+        if packets:
+            try:
+                await self.websocket.send_many(packets)
+            except GONE as error:
+                effects = [*effects, *self._lose(f"sending failed: {error}")]
+        for effect in effects:
+            if not isinstance(effect, Send):
+                await self._do(effect)
+        self._settle()
+        self._room.set()
+
+    async def _do(self, effect: Effect) -> None:
+        match effect:
+            case Deliver(number, payload):
+                await self._deliver(self._running(number), payload)
+            case EndLocal(number):
+                await self._end_local(self._running(number))
+            case AbortLocal(number, code, text):
+                await self._abort_local(self._running(number), code, text)
+            case SessionOpened(number) | SessionRefused(number):
+                session = self._running(number)
+                if session is not None:
+                    session.answer = effect
+                    session.answered.set()
+            case StartDial(request):
+                assert self._dial is not None, "only a server's machine says this"
+                await self._dial(self, request)
+            case CancelDial(number):
+                session = self._running(number)
+                if session is not None and session.dial_scope is not None:
+                    session.dial_scope.cancel()
+            case CloseTunnel(close_code, reason):
+                self.lost = self.lost or reason
+                await self.websocket.aclose(close_code, reason)
+            case Send():
+                pass
+
+    async def _deliver(self, session: Session | None, payload: bytes | memoryview) -> None:
+        if session is None or session.local is None:
+            return
+        self.liveness.stop_reading(time.monotonic())
+        try:
+            await session.deliver(payload)
+        finally:
+            self.liveness.go_on_reading(time.monotonic())
+
+    async def _end_local(self, session: Session | None) -> None:
+        if session is not None and session.local is not None:
+            await session.end()
+
+    async def _abort_local(self, session: Session | None, code: int, text: str) -> None:
+        if session is not None:
+            session.failed(code, text)
+            await session.abort()
+
+    # --- reading ----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read the tunnel until it ends. Nothing that happens to it is raised."""
+        try:
+            await self._read()
+        except PacketError as error:
+            await self.say(self.machine.close(error.close_code, str(error)))
+        except EndOfStream:
+            await self.lose("the far end has closed it")
+        except GONE as error:
+            await self.lose(str(error) or "it was closed")
+        finally:
+            # Even when cancelled: whoever runs a session here waits to be told.
+            with anyio.CancelScope(shield=True):
+                await anyio.aclose_forcefully(self.websocket)
+                await self.lose("it is not read any more")
+
+    async def _read(self) -> None:
+        while True:
+            part = await self.websocket.receive_part()
+            now = time.monotonic()
+            self.liveness.heard(now)
+            if isinstance(part.data, str):
+                raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
+            packet = self._reader.feed(part.data, part.finished)
+            if packet is not None:
+                await self.say(self.machine.receive(packet, now))
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Early data is kept up to a limit: then the dial has to come to its end first."""
+        while not self.machine.wants_packets:
+            self._room = anyio.Event()
+            self.liveness.stop_reading(time.monotonic())
+            await self._room.wait()
+            self.liveness.go_on_reading(time.monotonic())
+
+    async def lose(self, reason: str) -> None:
+        """The websocket has ended: so does the session, if one runs."""
+        await self.say(self._lose(reason))
+
+    def _lose(self, reason: str) -> list[Effect]:
+        self.lost = self.lost or reason
+        return self.machine.tunnel_lost(reason)
+
+    # --- time, and the end ------------------------------------------------------------------------------
+
+    def is_due(self, now: float) -> bool:
+        """Whether `tick` would do something, and is not at it."""
+        deadlines = [self.machine.next_deadline, self.liveness.next_deadline]
+        session = self._session
+        if session is not None and not session.given_up:
+            deadlines.append(session.last_active + self._idle_timeout)
+            if session.stalled_since is not None:
+                deadlines.append(session.stalled_since + STALL_TIMEOUT)
+        due = any(deadline is not None and deadline <= now for deadline in deadlines)
+        return due and not self._ticking and not self.lost
+
+    async def tick(self, now: float) -> None:
+        """Look at the clock: pings, budgets, and sessions in which nothing happens any more."""
+        self._ticking = True
+        try:
+            await self.say(self.machine.expire(now))
+            match self.liveness.expire(now):
+                case Verdict.PING:
+                    await self.say(self.machine.ping(now))
+                case Verdict.DEAD:
+                    await self.lose("no byte came after a ping")
+                    await anyio.aclose_forcefully(self.websocket)
+                case Verdict.FINE:
+                    await self._tick_session(now)
+        finally:
+            self._ticking = False
+
+    async def _tick_session(self, now: float) -> None:
+        session = self._session
+        if session is None or session.given_up:
+            return
+        if session.stalled_since is not None and now - session.stalled_since > STALL_TIMEOUT:
+            await session.give_up(Code.TIMED_OUT, f"it has accepted no byte for {STALL_TIMEOUT:g} s")
+        elif now - session.last_active >= self._idle_timeout:
+            await session.give_up(Code.IDLE_TOO_LONG, f"nothing has happened for {self._idle_timeout:g} s")
+
+    async def aclose(self) -> None:
+        """Close it: the pool does not need it any more."""
+        self.lost = self.lost or "it was closed"
+        await self.say(self.machine.close(CloseCode.DONE, "done"))
+        await anyio.aclose_forcefully(self.websocket)
+
+    def __repr__(self) -> str:
+        return f"<Tunnel, {self.machine!r}{f', lost: {self.lost}' if self.lost else ''}>"

@@ -111,7 +111,9 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             fast: False lets wsproto read and write all payloads, several times slower.
         """
         self._transport = transport
+        # They need not look for a cancellation once more.
         self._put = transport.send_on if isinstance(transport, TLSStream) else transport.send
+        self._take = transport.receive_on if isinstance(transport, TLSStream) else transport.receive
         self._settings = settings if settings is not None else WebSocketSettings()
         self._subprotocol = subprotocol
         self._client = client
@@ -313,14 +315,14 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """Read; if nothing comes for a while, ask whether anybody is there."""
         interval, patience = self._settings.ping_interval, self._settings.ping_timeout
         if interval is None:
-            return await self._transport.receive(READ_SIZE)
+            return await self._take(READ_SIZE)
         with anyio.move_on_after(interval):
-            return await self._transport.receive(READ_SIZE)
+            return await self._take(READ_SIZE)
         if self._protocol.may_send:
             self._protocol.ask(os.urandom(4))
             await self._answer()
         with anyio.move_on_after(patience):
-            return await self._transport.receive(READ_SIZE)
+            return await self._take(READ_SIZE)
         self._break(f"no byte came within {patience:g} s after a ping")
         raise BrokenResourceError(self._broken)
 

@@ -23,7 +23,7 @@ from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
-from ._turns import give_turn, take_turn
+from ._turns import count_work, give_turn, take_turn
 
 _logger = logging.getLogger(__name__)
 
@@ -67,23 +67,35 @@ class TCPStream(SocketStream):
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
-        if self._receiving:
-            raise BusyResourceError("receiving from")
+        await take_turn()
+        data = self.receive_nowait(max_bytes)
+        if data is not None:
+            return data
         self._receiving = True
         try:
-            await take_turn()
-            while True:
-                try:
-                    data = self._socket.recv(max_bytes)
-                    break
-                except BlockingIOError:
-                    await anyio.wait_readable(self._socket)
-        except OSError as error:
-            raise self._failed(error) from error
+            while data is None:
+                await anyio.wait_readable(self._socket)
+                data = self._receive_some(max_bytes)
         finally:
             self._receiving = False
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """Return what has arrived, or None if nothing has. Raises as `receive` does."""
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        return self._receive_some(max_bytes)
+
+    def _receive_some(self, max_bytes: int) -> bytes | None:
+        try:
+            data = self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._failed(error) from error
         if not data:
             raise EndOfStream
+        count_work(len(data))
         return data
 
     async def send(self, item: bytes | bytearray | memoryview) -> None:

@@ -202,6 +202,11 @@ class TLSStream(ByteStream):
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
+        await take_turn()
+        return await self.receive_on(max_bytes)
+
+    async def receive_on(self, max_bytes: int) -> bytes:
+        """As `receive`, for one who has just taken a turn."""
         if self._receiving:
             raise BusyResourceError("receiving from")
         self._receiving = True
@@ -212,10 +217,7 @@ class TLSStream(ByteStream):
 
     async def _receive(self, limit: int) -> bytes:
         self._check_receivable()
-        if self._incoming.pending or self._engine.pending():
-            await take_turn()
-            self._check_receivable()
-        else:
+        if not (self._incoming.pending or self._engine.pending()):
             await self._read_more()
         # From here to the return of data nothing is awaited: data once decrypted cannot be lost to a cancellation.
         while not (data := self._decrypt(limit)):
@@ -258,7 +260,9 @@ class TLSStream(ByteStream):
     async def _feed(self) -> None:
         """Hand the engine what the transport brings next, or its end."""
         try:
-            data = await self._read()
+            data = None if self._tcp is None else self._tcp.receive_nowait(_BATCH)
+            if data is None:
+                data = await self._read()
         except EndOfStream:
             if self._standard_compatible:
                 self._incoming.write_eof()  # the engine knows whether there was a close_notify
@@ -332,7 +336,10 @@ class TLSStream(ByteStream):
         while self._outgoing.pending:
             self._held = 0
             try:
-                await self._write(self._outgoing.read())
+                data = self._outgoing.read()
+                sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
+                if sent < len(data):
+                    await self._transport.send(data[sent:])
             except (OSError, BrokenResourceError, ClosedResourceError) as error:
                 self._torn = True
                 self._check_usable()
@@ -342,11 +349,6 @@ class TLSStream(ByteStream):
                 self._torn = True
                 self._fail(_CANCELLED, None)
                 raise
-
-    async def _write(self, data: bytes) -> None:
-        sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
-        if sent < len(data):
-            await self._transport.send(data[sent:])
 
     async def send_eof(self) -> None:
         """Not possible: TLS 1.2 has no half-close, and Python's `ssl` offers none for TLS 1.3.

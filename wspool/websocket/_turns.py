@@ -32,6 +32,11 @@ def _is_due(size: int) -> bool:
     return True
 
 
+def count_work(size: int) -> None:
+    """So many bytes were moved; whoever takes the next turn pays for them."""
+    _Work.bytes += size
+
+
 async def take_turn() -> None:
     """Before something that may be repeated at will: a cancellation ends it here, with nothing done."""
     if _is_due(0):

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 from anyio import ClosedResourceError, EndOfStream
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup
 from wspool import Pool, Pooled, PoolError
 from wspool.websocket import TCPListener, TCPStream, WebSocketError, connect_websocket, listen_tcp
 
+from .certificates import client_context
 from .codes import Code
 from .dial import listening_on
 from .effects import SessionOpened, SessionRefused
@@ -74,10 +76,16 @@ async def _serve(listener: TCPListener, end: _ClientEnd, sessions: TaskGroup) ->
         pass  # no more of them, please
 
 
+def _context(settings: ClientSettings) -> ssl.SSLContext | None:
+    if urlsplit(settings.server).scheme != "wss":
+        return None
+    return client_context(ca_file=settings.ca_file, cert=settings.cert, key=settings.key, insecure=settings.insecure)
+
+
 class _ClientEnd:
     def __init__(self, settings: ClientSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
         self._settings = settings
-        self._context = context
+        self._context = context or _context(settings)
         self._tasks = tasks
         self._methods = (NO_AUTHENTICATION,) if settings.users is None else (USERNAME_PASSWORD,)
         self._sleep = SleepDetector(time.monotonic(), time.time())

@@ -1,0 +1,306 @@
+"""Sessions through both ends: what works, and what goes wrong between them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BrokenResourceError, EndOfStream
+
+from examples.socks_proxy import client as client_end, liveness
+from wspool.websocket import TCPStream, connect_tcp
+
+from .ends import both_ends, echo, everything, exactly, reset
+
+pytestmark = pytest.mark.usefixtures("anyio_backend")
+
+MEGABYTE = 1 << 20
+
+
+# --- what works ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fast_open", [False, True])
+async def test_sessions_follow_each_other_on_one_tunnel(fast_open: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, client={"fast_open": fast_open}) as ends:
+        port = await ends.listen(echo)
+        for number in range(5):
+            async with await ends.connect(port) as stream:
+                await stream.send(b"hello %d" % number)
+                assert await exactly(stream, 7) == b"hello %d" % number
+                await stream.send_eof()
+                assert await everything(stream) == b""
+            await ends.idle_tunnels(1)
+        assert ends.line.connections == 1
+
+
+async def test_each_direction_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    up, down = os.urandom(8 * MEGABYTE), os.urandom(MEGABYTE)
+    received: list[bytes] = []
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            received.append(await everything(stream))
+            await stream.send(down)
+
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(destination)) as stream:
+            await stream.send(up)
+            await stream.send_eof()
+            assert await everything(stream) == down
+        assert received == [up]
+        await ends.idle_tunnels(1)
+
+
+async def test_many_sessions_at_once_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+
+        async def talk(number: int) -> None:
+            data = number.to_bytes(2, "big") * 50_000
+            async with await ends.connect(port) as stream, anyio.create_task_group() as tasks:
+                tasks.start_soon(stream.send, data)
+                assert await exactly(stream, len(data)) == data
+
+        async with anyio.create_task_group() as talks:
+            for number in range(50):
+                talks.start_soon(talk, number)
+
+
+async def test_replies_tell_the_real_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        for host, port, expected in (("127.0.0.1", 1, 5), ("nowhere.invalid", 80, 4)):
+            stream, code = await ends.ask(host, port)
+            assert code == expected
+            await stream.aclose()
+        await ends.idle_tunnels(1)
+
+
+async def test_private_destinations_are_denied_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from examples.socks_proxy.policy import Policy
+
+    async with both_ends(monkeypatch, server={"policy": Policy()}) as ends:
+        stream, code = await ends.ask("127.0.0.1", await ends.listen(echo))
+        assert code == 2
+        await stream.aclose()
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------
+
+
+async def test_a_reset_passes_in_both_directions_and_costs_no_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    over = anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            if await stream.receive() == b"reset me":
+                reset(stream)
+                return
+            try:
+                await stream.receive()
+            except EndOfStream:
+                seen.append("end")
+            except BrokenResourceError:
+                seen.append("reset")
+            over.set()
+
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(destination)
+        async with await ends.connect(port) as stream:
+            await stream.send(b"reset me")
+            with pytest.raises(BrokenResourceError):
+                await stream.receive()
+        await ends.idle_tunnels(1)
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            reset(stream)
+        await over.wait()
+        assert seen == ["reset"]
+        await ends.idle_tunnels(1)
+        assert ends.line.connections == 1
+
+
+@pytest.mark.parametrize("idle", [1, 50])
+async def test_after_all_idle_tunnels_have_died_a_session_succeeds_with_one_fresh_dial(
+    idle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with both_ends(monkeypatch, client={"max_idle": 50}) as ends:
+        port = await ends.listen(echo)
+        streams = [await ends.connect(port) for _ in range(idle)]
+        for stream in streams:
+            await stream.send_eof()
+            assert await everything(stream) == b""
+            await stream.aclose()
+        await ends.idle_tunnels(idle)
+        ends.line.cut()
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        assert ends.line.connections == idle + 1
+
+
+async def test_a_tunnel_that_has_fallen_silent_is_noticed_and_the_session_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(liveness, "FRESH", -1.0)
+    monkeypatch.setattr(client_end, "reuse_patience", lambda _: 0.05)
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port):
+            pass
+        await ends.idle_tunnels(1)
+        ends.line.fall_silent()
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        assert ends.line.connections == 2
+
+
+async def test_a_tunnel_that_is_cut_resets_its_session_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port) as one:
+            scopes = list(ends.line.scopes)
+            async with await ends.connect(port) as other:
+                for scope in scopes:
+                    scope.cancel()
+                with pytest.raises(BrokenResourceError):
+                    await one.receive()
+                await other.send(b"x")
+                assert await other.receive() == b"x"
+
+
+async def test_an_application_that_goes_away_during_the_dial_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    dialling, cancelled = anyio.Event(), anyio.Event()
+
+    async def never(*_: Any, **__: Any) -> Any:
+        dialling.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr("examples.socks_proxy.server.dial", never)
+    async with both_ends(monkeypatch) as ends:
+        stream = await connect_tcp("127.0.0.1", ends.client_port)
+        await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50")
+        await dialling.wait()
+        reset(stream)
+        await stream.aclose()
+        await cancelled.wait()
+        await ends.idle_tunnels(1)
+
+
+async def test_an_application_that_goes_away_while_the_destination_is_blocked_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    over, go_on = anyio.Event(), anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            await go_on.wait()
+            try:
+                await everything(stream)
+                seen.append("end")
+            except BrokenResourceError:
+                seen.append("reset")
+            over.set()
+
+    async with both_ends(monkeypatch) as ends:
+        stream = await ends.connect(await ends.listen(destination))
+        with anyio.move_on_after(0.3):  # until all buffers on the way are full
+            await stream.send(bytes(64 * MEGABYTE))
+        reset(stream)
+        await stream.aclose()
+        go_on.set()
+        await over.wait()
+        assert seen == ["reset"]
+
+
+async def test_connections_that_are_aborted_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port):
+            pass
+        await ends.idle_tunnels(1)
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(200):
+            stream = await connect_tcp("127.0.0.1", ends.client_port)
+            request = b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big")
+            await stream.send(request[: number % len(request) + 1])
+            reset(stream)
+            await stream.aclose()
+        while ends.pool.statistics().held or len(os.listdir("/proc/self/fd")) > before + 60:
+            await anyio.lowlevel.checkpoint()
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+
+
+# --- the end ------------------------------------------------------------------------------------------------
+
+
+async def test_the_server_lets_a_running_session_finish_and_takes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, server={"grace": 20.0}) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+            ends.stop_server.set()
+            await anyio.wait_all_tasks_blocked()
+            await stream.send(b"y")
+            assert await stream.receive() == b"y"
+            other, code = await ends.ask("127.0.0.1", port)
+            assert code == 1
+            await other.aclose()
+
+
+# --- strangers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200"),
+        (b"GET /tunnel HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 404"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 405"),
+        (
+            b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: wspool.1\r\n"
+            b"Authorization: Bearer wrong\r\n\r\n",
+            b"HTTP/1.1 404",
+        ),
+    ],
+)
+async def test_a_stranger_sees_an_ordinary_site(
+    request_head: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with both_ends(monkeypatch) as ends:
+        async with await connect_tcp("127.0.0.1", ends.line.to) as stream:
+            await stream.send(request_head)
+            assert (await stream.receive()).startswith(status)
+
+
+async def test_a_client_with_the_wrong_token_is_told_so_by_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, client={"token": "the wrong one, and long"}) as ends:
+        stream, code = await ends.ask("127.0.0.1", 80)
+        assert code == 1
+        await stream.aclose()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [(b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", b"\x00\x5b"), (b"GET http://a/ HTTP/1.1\r\n", b"HTTP/1.1 501")],
+)
+async def test_who_speaks_no_socks5_is_told_in_their_own_language(
+    said: bytes, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with both_ends(monkeypatch) as ends:
+        async with await connect_tcp("127.0.0.1", ends.client_port) as stream:
+            await stream.send(said)
+            assert (await everything(stream)).startswith(answer)

@@ -51,6 +51,7 @@ ALWAYS_PURE = frozenset(
         "examples.socks_proxy.codes",
         "examples.socks_proxy.effects",
         "examples.socks_proxy.liveness",
+        "examples.socks_proxy.options",
         "examples.socks_proxy.packets",
         "examples.socks_proxy.policy",
         "examples.socks_proxy.session",

@@ -10,7 +10,7 @@ import pytest
 
 from examples.socks_proxy.addresses import parse_host
 from examples.socks_proxy.command_line import PROGRAM_NAME
-from examples.socks_proxy.options import SECTIONS, options_of
+from examples.socks_proxy.options import SECTIONS, Role, options_of
 from examples.socks_proxy.settings import (
     ClientSettings,
     ProgramSettings,
@@ -354,12 +354,12 @@ def test_an_unknown_argument_is_answered_with_advice(arguments: list[str], why: 
 
 
 @pytest.mark.parametrize("role", ["both", "client", "server"])
-def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str], role: str) -> None:
+def test_help_shows_every_option_with_its_default(capsys: pytest.CaptureFixture[str], role: Role) -> None:
     with pytest.raises(SystemExit) as caught:
         parse([*([] if role == "both" else [role]), "--help"], {})
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for _, option in options_of(role):  # type: ignore[arg-type]
+    for _, option in options_of(role):
         assert f"--{option.name}" in text
     assert ("(default 127.0.0.1:1080)" in " ".join(text.split())) is (role != "server")
     assert "examples:" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import logging
@@ -117,6 +118,48 @@ async def test_closing_ends_who_waits() -> None:
         with pytest.raises(ClosedResourceError):
             await use
     await client.aclose()
+
+
+@pytest.mark.parametrize("wait", [fill, lambda stream: stream.receive()], ids=["sender", "receiver"])
+async def test_a_descriptor_is_not_used_again_before_who_waits_for_it_has_left(wait: Any) -> None:
+    """anyio's waits clean up by the descriptor's number: those of a new socket with that number would be lost."""
+    client, server = await own_tcp_pair()
+    number = client.extra(SocketAttribute.raw_socket).fileno()
+    left = list[str]()
+
+    async def expect_closed() -> None:
+        with pytest.raises(ClosedResourceError):
+            await wait(client)
+        left.append("left")
+
+    async def open_others() -> None:
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(socket.socket()).fileno() for _ in range(10)]
+            assert left or number not in opened
+
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(expect_closed)
+        await settle()
+        tasks.start_soon(client.aclose)
+        tasks.start_soon(open_others)
+    assert client.extra(SocketAttribute.raw_socket).fileno() == -1
+
+
+async def test_a_stream_closed_before_a_receive_has_begun_to_wait_ends_it() -> None:
+    client, server = await own_tcp_pair()
+    ended = list[str]()
+
+    async def receive() -> None:
+        _turns._Work.bytes = _turns._TURN  # so that it begins with a turn for the others
+        with pytest.raises(ClosedResourceError):
+            await client.receive()
+        ended.append("closed")
+
+    async with server, anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        tasks.start_soon(client.aclose)
+    assert ended == ["closed"]
+    assert client.extra(SocketAttribute.raw_socket).fileno() == -1
 
 
 async def test_a_reset_is_no_end() -> None:

@@ -78,6 +78,7 @@ class TCPStream(SocketStream):
                 data = self._receive_some(max_bytes)
         finally:
             self._receiving = False
+            self._close_if_unused()
         return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
@@ -87,6 +88,7 @@ class TCPStream(SocketStream):
         return self._receive_some(max_bytes)
 
     def _receive_some(self, max_bytes: int) -> bytes | None:
+        self._check_open()
         try:
             data = self._socket.recv(max_bytes)
         except BlockingIOError:
@@ -119,6 +121,7 @@ class TCPStream(SocketStream):
                     sent += self._send_some(data[sent:])
             finally:
                 self._sending = False
+                self._close_if_unused()
 
     def send_nowait(self, item: bytes | memoryview) -> int:
         """Send what the kernel takes at once, and return how many bytes that was, perhaps none.
@@ -130,6 +133,7 @@ class TCPStream(SocketStream):
         return self._send_some(item)
 
     def _send_some(self, item: bytes | memoryview) -> int:
+        self._check_open()
         try:
             return self._socket.send(item)
         except BlockingIOError:
@@ -137,16 +141,18 @@ class TCPStream(SocketStream):
         except OSError as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: OSError) -> Exception:
-        if self._closed:
-            return ClosedResourceError()
+    @staticmethod
+    def _failed(error: OSError) -> BrokenResourceError:
         return BrokenResourceError(f"the TCP connection broke: {error.strerror or error}")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
 
     async def send_eof(self) -> None:
         """Finish sending (FIN); receiving goes on. What breaks here is told by the next receive."""
         await checkpoint_if_cancelled()
-        if self._closed:
-            raise ClosedResourceError
+        self._check_open()
         if self._sending:
             raise BusyResourceError("sending to")
         try:
@@ -159,8 +165,17 @@ class TCPStream(SocketStream):
         if not self._closed:
             self._closed = True
             anyio.notify_closing(self._socket)
-            self._socket.close()
+            self._close_if_unused()
         await checkpoint()
+
+    def _close_if_unused(self) -> None:
+        """Close the socket once it is to be closed and nobody waits for it any more.
+
+        On asyncio, anyio's waits clean up by the number of the descriptor when they wake. Had a new socket got that
+        number by then, whoever waits for the new one would wait for ever.
+        """
+        if self._closed and not self._receiving and not self._sending:
+            self._socket.close()
 
     @property
     def _raw_socket(self) -> socket.socket:

@@ -465,6 +465,17 @@ async def test_a_ping_that_comes_while_a_sender_is_blocked_does_not_stop_the_rec
     assert raw[-10] == 0x80 | PONG
 
 
+async def test_a_ping_that_comes_after_our_end_of_file_is_not_answered_and_stops_nothing() -> None:
+    connection, far = alone()
+    stream = WebSocketStream(connection)
+    await stream.send_eof()
+    await far.send(Frame(PING, b"you?").encode(to_server=False) + Frame(BINARY, b"one").encode(to_server=False))
+    assert await stream.receive() == b"one"
+    await far.send(Frame(BINARY, b"two").encode(to_server=False))
+    assert await stream.receive() == b"two"
+    assert far.buffered == 8  # our Close: a header of two bytes, a key of four, a code of two
+
+
 # --- the byte stream ------------------------------------------------------------------------------
 
 

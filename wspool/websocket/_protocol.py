@@ -336,8 +336,9 @@ class WebSocketProtocol:
         reader.receive_data(raw)
         (event,) = reader.events()
         if isinstance(event, Ping):
-            # Of several pings the last one has to be answered (RFC 6455 section 5.5.3).
-            self._pong = bytes(event.payload)
+            # Of several pings the last one has to be answered (RFC 6455 section 5.5.3), none after our Close.
+            if self.may_send:
+                self._pong = bytes(event.payload)
             return None
         assert isinstance(event, Pong)
         return PongReceived(bytes(event.payload))

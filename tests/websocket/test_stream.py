@@ -250,6 +250,85 @@ async def test_a_broken_transport_is_told_and_stays_broken() -> None:
     assert far.buffered == 0
 
 
+@pytest.mark.parametrize("error", [OSError(5, "failed"), ssl.SSLError("failed"), BrokenResourceError("failed")])
+async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keeps_no_frames(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    connection, _ = alone()
+    connection._put = fail
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match=r"the connection broke while sending: .*failed") as caught:
+            await connection.send(b"x")
+        assert caught.value.__cause__ is error
+    assert error.__traceback__ is None
+    connection, _ = alone()
+    monkeypatch.setattr(connection._transport, "receive", fail)
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match=r"the connection is broken: .*failed") as caught:
+            await connection.receive()
+        assert caught.value.__cause__ is error
+    assert error.__traceback__ is None
+
+
+async def test_what_they_sent_before_they_left_is_received_though_nothing_can_be_sent_to_them() -> None:
+    connection, far = alone()
+    for frame in (Frame(BINARY, b"x"), Frame(PING, b"?"), Frame(BINARY, b"last words"), close(1008, "policy")):
+        await far.send(frame.encode(to_server=False))
+    await far.aclose()
+    assert isinstance(connection._transport, MemoryByteStream)
+    connection._transport.max_read = 10
+    assert await connection.receive() == b"x"
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="broke while sending"):
+            await connection.send(b"x")
+    assert await connection.receive() == b"last words"
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="code 1008: policy"):
+            await connection.receive()
+    await connection.aclose()
+
+
+async def test_a_close_is_told_though_they_left_before_it_could_be_answered() -> None:
+    connection, far = alone()
+    await far.send(close(1001, "bye").encode(to_server=False))
+    await far.aclose()
+    for _ in range(2):
+        with pytest.raises(EndOfStream) as caught:
+            await connection.receive()
+        assert isinstance(caught.value.__cause__, WebSocketClosed)
+    with pytest.raises(BrokenResourceError, match="code 1001: bye"):
+        await connection.send(b"too late")
+
+
+async def test_a_violation_is_told_and_the_transport_dropped_though_they_left() -> None:
+    connection, far = alone()
+    await far.send(Frame(0x3).encode(to_server=False))
+    await far.aclose()
+    for _ in range(2):
+        with pytest.raises(BrokenResourceError, match="invalid opcode 0x3"):
+            await connection.receive()
+    assert isinstance(connection._transport, MemoryByteStream)
+    assert connection._transport.closed
+
+
+async def test_a_receive_ends_as_closed_when_another_task_closes_and_they_just_leave() -> None:
+    connection, far = alone()
+
+    async def receive() -> None:
+        with pytest.raises(ClosedResourceError):
+            await connection.receive()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await settle()
+        tasks.start_soon(connection.aclose)
+        await settle()
+        await far.aclose()
+
+
 async def test_what_was_on_its_way_does_not_keep_them_from_closing() -> None:
     client, server = memory()
 

@@ -85,7 +85,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
     sends; nothing is read while nobody receives, so that backpressure goes from end to end.
 
     A send that is cancelled has sent nothing, or marks the connection broken, which the next use
-    says. A cancelled receive loses nothing.
+    says. A cancelled receive loses nothing. When only sending has failed, because they take nothing
+    more, what they had sent before can still be received.
     """
 
     def __init__(
@@ -135,6 +136,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         self._broken: str | None = None
         """What has made this end unusable."""
         self._cause: Exception | None = None
+        self._unsendable: Exception | None = None
+        """Why the transport takes nothing more; what they had sent before may still be received."""
         self._ending: WebSocketClosed | ProtocolViolation | None = None
         """How their side of it has ended."""
         self._parts: list[Part] = []
@@ -212,6 +215,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         What interrupts that may have cut one off: no other can follow.
         """
+        self._check_sendable()
         batch = list[bytes]()
         size = 0
         try:
@@ -227,6 +231,9 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
                     batch.append(self._protocol.control_to_send())
                 await self._put(b"".join(batch))
                 batch = []
+        except (BrokenResourceError, OSError) as error:
+            self._unsendable = _without_traceback(error)
+            self._check_sendable()
         except BaseException as error:
             self._break("a send was cut off, so nothing more can be sent", error)
             if isinstance(error, ClosedResourceError):
@@ -240,8 +247,11 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """
         if self._protocol.owes_control and not self._writer.locked and self._broken is None:
             with CancelScope(shield=True), anyio.move_on_after(self._settings.close_timeout):
-                async with self._writer:
-                    await self._hand_over()
+                try:
+                    async with self._writer:
+                        await self._hand_over()
+                except BrokenResourceError:
+                    pass  # they take nothing more; what they have sent may still be there
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -305,11 +315,12 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             data = await self._read_alive()
         except EndOfStream:
             self._break("the connection ended without a Close frame")
-            raise BrokenResourceError(self._broken) from None
         except (BrokenResourceError, OSError) as error:
-            self._break("the connection is broken", error)
-            raise
-        self._protocol.receive_data(data, time.monotonic())
+            self._break(_worded("the connection is broken", error), error)
+        else:
+            self._protocol.receive_data(data, time.monotonic())
+            return
+        self.check_usable()
 
     async def _read_alive(self) -> bytes:
         """Read; if nothing comes for a while, ask whether anybody is there."""
@@ -395,7 +406,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
     def _break(self, reason: str, cause: BaseException | None = None) -> None:
         if self._broken is None:
             self._broken = reason
-            self._cause = cause if isinstance(cause, Exception) else None
+            self._cause = _without_traceback(cause) if isinstance(cause, Exception) else None
 
     def check_usable(self) -> None:
         """Raise if this end was closed, or is broken."""
@@ -403,6 +414,12 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             raise ClosedResourceError("the websocket was closed")
         if self._broken is not None:
             raise BrokenResourceError(self._broken) from self._cause
+
+    def _check_sendable(self) -> None:
+        if self._unsendable is not None:
+            raise BrokenResourceError(
+                _worded("the connection broke while sending", self._unsendable)
+            ) from self._unsendable
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -418,6 +435,15 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         side = "client" if self._client else "server"
         state = "closed" if self._closing else f"broken: {self._broken}" if self._broken else self._protocol.state.name
         return f"<WebSocketConnection, {side}, {state.lower()}>"
+
+
+def _without_traceback(error: Exception) -> Exception:
+    """To be kept: a traceback would keep the frames of the call alive, and with them what was to be sent."""
+    return error.with_traceback(None)
+
+
+def _worded(what: str, error: Exception) -> str:
+    return f"{what}: {error}" if str(error) else what
 
 
 def _join(parts: list[Part]) -> Part:

@@ -2,7 +2,7 @@
 
 One task reads the tunnel (`run`) and writes what comes to the local side, so that a local side that does not
 accept it stops the reading, and with it the far end. What is said goes out in the order of the facts that
-made it: `say` begins to send before anything else can happen.
+made it, whichever task sends it.
 """
 
 from __future__ import annotations
@@ -80,6 +80,9 @@ class Tunnel:
         self._session: Session | None = None
         self._room = anyio.Event()
         self._ticking = False
+        self._outbox = list[bytes]()
+        """Packets that the machine has made, in its order."""
+        self._sending = anyio.Lock(fast_acquire=True)
 
     def is_reusable(self) -> bool:
         """Whether the next session may begin."""
@@ -116,11 +119,11 @@ class Tunnel:
     # --- what the machine wants to be done --------------------------------------------------------------
 
     async def say(self, effects: list[Effect]) -> None:
-        """Run effects. Packets of one call go out in one write, before anything else is done."""
-        packets = [encode(effect.packet) for effect in effects if isinstance(effect, Send)]
-        if packets:
+        """Run effects, at once after the fact. Their packets go out first, in one write."""
+        self._outbox += [encode(effect.packet) for effect in effects if isinstance(effect, Send)]
+        if self._outbox:
             try:
-                await self.websocket.send_many(packets)
+                await self._send_all()
             except GONE as error:
                 effects = [*effects, *self._lose(f"sending failed: {error}")]
         for effect in effects:
@@ -128,6 +131,13 @@ class Tunnel:
                 await self._do(effect)
         self._settle()
         self._room.set()
+
+    async def _send_all(self) -> None:
+        """Send what is in the outbox, also what other tasks have put there meanwhile: the order is that of the facts."""
+        async with self._sending:
+            if self._outbox:
+                packets, self._outbox = self._outbox, []
+                await self.websocket.send_many(packets)
 
     async def _do(self, effect: Effect) -> None:
         match effect:

@@ -1,15 +1,73 @@
-"""The lock of a stream's writers."""
+"""Turns for the other tasks, and the lock of a stream's writers."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import anyio
 import pytest
 
+from tests.stream_pairs import own_tcp_pair
+from tests.tls_pairs import tls_pair
 from wspool._backend import in_trio
 from wspool.testing import settle
+from wspool.websocket import TCPStream, _turns
 from wspool.websocket._turns import WriteLock
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_send_whose_task_is_cancelled_in_its_turn_has_written_nothing(
+    tls: bool, client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    if in_trio():
+        pytest.skip("trio has no Task.cancel(): every cancellation is a scope's")
+    client, server = await own_tcp_pair()
+    if tls:
+        client, server = await tls_pair((client, server), client_context, server_context)
+    async with client, server:
+        _turns._Work.bytes = _turns._TURN
+        task = asyncio.create_task(client.send(b"never"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await client.send(b"x")
+        assert await server.receive() == b"x"
+
+
+async def test_a_long_send_gives_turns_even_if_the_kernel_takes_it_all_at_once(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = await tls_pair(await own_tcp_pair(), client_context, server_context)
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    def take_all(_: TCPStream, data: bytes) -> int:
+        _turns.moved(len(data))
+        return len(data)
+
+    async with client, server, anyio.create_task_group() as tasks:
+        monkeypatch.setattr(TCPStream, "send_nowait", take_all)
+        tasks.start_soon(count_turns)
+        await client.send(bytes(20 * _turns._TURN))
+        tasks.cancel_scope.cancel()
+    assert turns >= 15
+
+
+async def test_what_is_received_counts_as_well_as_what_is_sent() -> None:
+    client, server = await own_tcp_pair()
+    async with client, server:
+        await client.send(b"x" * 1000)
+        for use in (server.receive(), server.send(b"x" * 1000)):
+            _turns._Work.bytes = 0
+            await use
+            assert _turns._Work.bytes == _turns._OPERATION + 1000
 
 
 async def test_writers_come_one_at_a_time_in_their_order() -> None:

@@ -171,7 +171,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
-        await checkpoint_if_cancelled()
+        await take_turn()
         await self._writer.acquire()
         try:
             self.check_usable()

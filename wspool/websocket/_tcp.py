@@ -23,7 +23,7 @@ from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
-from ._turns import count_work, give_turn, take_turn
+from ._turns import had_turn, moved, take_turn
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class TCPStream(SocketStream):
         try:
             while data is None:
                 await anyio.wait_readable(self._socket)
+                had_turn()
                 data = self._receive_some(max_bytes)
         finally:
             self._receiving = False
@@ -97,7 +98,7 @@ class TCPStream(SocketStream):
             raise self._failed(error) from error
         if not data:
             raise EndOfStream
-        count_work(len(data))
+        moved(len(data))
         return data
 
     async def send(self, item: bytes | bytearray | memoryview) -> None:
@@ -108,16 +109,16 @@ class TCPStream(SocketStream):
             ClosedResourceError: This stream was closed, perhaps meanwhile.
             BusyResourceError: Another task is sending.
         """
-        await checkpoint_if_cancelled()
+        await take_turn()
         with memoryview(item) as view, view.cast("B") as data:
             sent = self.send_nowait(data)
             if sent == len(data):
-                await give_turn(sent)
                 return
             self._sending = True
             try:
                 while sent < len(data):
                     await anyio.wait_writable(self._socket)
+                    had_turn()
                     sent += self._send_some(data[sent:])
             finally:
                 self._sending = False
@@ -135,11 +136,13 @@ class TCPStream(SocketStream):
     def _send_some(self, item: bytes | memoryview) -> int:
         self._check_open()
         try:
-            return self._socket.send(item)
+            sent = self._socket.send(item)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise self._failed(error) from error
+        moved(sent)
+        return sent
 
     @staticmethod
     def _failed(error: OSError) -> BrokenResourceError:

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias, cast
 import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import AnyByteStream, ByteReceiveStream, ByteStream
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
 from ._tcp import TCPStream
@@ -307,11 +307,11 @@ class TLSStream(ByteStream):
 
         Cancellation: either nothing was written, or the stream is broken, and its next use says so.
         """
-        await checkpoint_if_cancelled()
+        await take_turn()
         await self.send_on(item)
 
     async def send_on(self, item: bytes | bytearray | memoryview) -> None:
-        """As `send`, for one who has just looked for a cancellation."""
+        """As `send`, for one who has just taken a turn."""
         await self._lock.acquire()
         try:
             self._check_usable()
@@ -321,7 +321,6 @@ class TLSStream(ByteStream):
                 await self._flush()
         finally:
             self._lock.release()
-        await give_turn(len(item))
 
     def _encrypt(self, data: bytes | memoryview) -> None:
         try:
@@ -336,6 +335,7 @@ class TLSStream(ByteStream):
         while self._outgoing.pending:
             self._held = 0
             try:
+                await give_turn()  # for what is sent in many parts
                 data = self._outgoing.read()
                 sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
                 if sent < len(data):

@@ -2,6 +2,7 @@
 
 A checkpoint gives the loop a full turn: on asyncio some 14 µs, as much as encrypting 32 KiB. So an operation that the
 kernel completes at once only looks for a cancellation, which costs 2 µs, until a certain amount of work has been done.
+A turn comes before an operation: asyncio's `Task.cancel()` gets through any shield, and would end what is done already.
 """
 
 from __future__ import annotations
@@ -24,30 +25,30 @@ class _Work:
     bytes = 0
 
 
-def _is_due(size: int) -> bool:
-    _Work.bytes += size + _OPERATION
-    if _Work.bytes < _TURN:
-        return False
-    _Work.bytes = 0
-    return True
-
-
-def count_work(size: int) -> None:
-    """So many bytes were moved; whoever takes the next turn pays for them."""
+def moved(size: int) -> None:
+    """So many bytes have been moved."""
     _Work.bytes += size
 
 
+def had_turn() -> None:
+    """The caller has just waited for something, and so did all others have their turn."""
+    _Work.bytes = 0
+
+
 async def take_turn() -> None:
-    """Before something that may be repeated at will: a cancellation ends it here, with nothing done."""
-    if _is_due(0):
-        await checkpoint()
-    else:
+    """Before an operation: a cancellation ends it here, with nothing done."""
+    _Work.bytes += _OPERATION
+    if _Work.bytes < _TURN:
         await checkpoint_if_cancelled()
+    else:
+        _Work.bytes = 0
+        await checkpoint()
 
 
-async def give_turn(size: int) -> None:
-    """After something that must not be torn from its end: a cancellation has to wait for the next operation."""
-    if _is_due(size):
+async def give_turn() -> None:
+    """In the middle of a long operation that must not be torn: a scope's cancellation has to wait for the next one."""
+    if _Work.bytes >= _TURN:
+        _Work.bytes = 0
         await cancel_shielded_checkpoint()
 
 

@@ -252,7 +252,7 @@ async def test_a_broken_transport_is_told_and_stays_broken() -> None:
 
 @pytest.mark.parametrize("error", [OSError(5, "failed"), ssl.SSLError("failed"), BrokenResourceError("failed")])
 async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keeps_no_frames(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
 ) -> None:
     async def fail(*_: Any) -> Any:
         raise error
@@ -265,7 +265,7 @@ async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keep
         assert caught.value.__cause__ is error
     assert error.__traceback__ is None
     connection, _ = alone()
-    monkeypatch.setattr(connection._transport, "receive", fail)
+    connection._take = fail
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"the connection is broken: .*failed") as caught:
             await connection.receive()

@@ -209,6 +209,17 @@ def test_a_flood_of_control_frames_is_a_violation() -> None:
     assert event[0] == 1008
 
 
+def test_a_flood_of_empty_fragments_is_a_violation() -> None:
+    protocol = new_protocol(client=True)
+    empty = Frame(CONTINUATION, fin=False).encode(to_server=False)
+    protocol.receive_data(Frame(BINARY, fin=False).encode(to_server=False) + empty * CONTROL_FRAMES)
+    assert protocol.next_event() is None
+    protocol.receive_data(empty)
+    event = protocol.next_event()
+    assert event is not None
+    assert event[0] == 1008
+
+
 def test_control_frames_are_counted_within_their_window_only() -> None:
     protocol = new_protocol(client=True)
     ping = Frame(PING).encode(to_server=False)

@@ -258,7 +258,7 @@ async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keep
         raise error
 
     connection, _ = alone()
-    connection._put = fail
+    monkeypatch.setattr(connection, "_put", fail)
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"the connection broke while sending: .*failed") as caught:
             await connection.send(b"x")
@@ -565,6 +565,27 @@ async def test_short_frames_are_received_together_and_a_long_one_in_parts() -> N
     assert await server.receive() == b"abc"
     await client.send(b"0123456789")
     assert [await server.receive(4) for _ in range(3)] == [b"0123", b"4567", b"89"]
+
+
+@pytest.mark.parametrize("frame", [Frame(BINARY, b"x"), Frame(BINARY)], ids=["short", "empty"])
+async def test_ever_so_many_short_frames_let_others_run(frame: Frame) -> None:
+    count, turns, received = 20_000, 0, b""
+    raw = frame.encode(to_server=False) * count + Frame(BINARY, b"end").encode(to_server=False)
+    stream = WebSocketStream(alone(received=raw)[0])
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        while not received.endswith(b"end"):
+            received += await stream.receive()
+        tasks.cancel_scope.cancel()
+    assert received == frame.payload * count + b"end"
+    assert turns >= 50
 
 
 async def test_empty_messages_are_no_end() -> None:

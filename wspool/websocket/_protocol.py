@@ -245,10 +245,12 @@ class WebSocketProtocol:
     def _admit(self, opcode: int, length: int) -> None:
         """Check the frame against its message and the limits."""
         if opcode >= CLOSE:
-            self._count_control_frame()
+            self._count_control_frame("control frames")
             return
         if opcode == CONTINUATION and not self._message:
             raise _Broken("a continuation of nothing")
+        if opcode == CONTINUATION and not length and not self._final:
+            self._count_control_frame("empty fragments")
         if opcode != CONTINUATION and self._message:
             raise _Broken("a new message within a message")
         if opcode == TEXT and not self.accepts_text:
@@ -263,12 +265,12 @@ class WebSocketProtocol:
         self._message = self._message or opcode
         self._message_size = 0 if self._final else size
 
-    def _count_control_frame(self) -> None:
+    def _count_control_frame(self, what: str) -> None:
         if self._now - self._window_began > CONTROL_WINDOW:
             self._window_began, self._window_frames = self._now, 0
         self._window_frames += 1
         if self._window_frames > CONTROL_FRAMES:
-            raise _Broken("a flood of control frames", CloseReason.POLICY_VIOLATION)
+            raise _Broken(f"a flood of {what}", CloseReason.POLICY_VIOLATION)
 
     def _pass_header(self, raw: bytes) -> None:
         if self._opcode >= CLOSE:

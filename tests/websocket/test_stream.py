@@ -219,6 +219,24 @@ async def test_a_close_is_answered_and_told_with_its_code_and_reason() -> None:
     assert repr(server) == "<WebSocketConnection, server, closed>"
 
 
+@pytest.mark.parametrize(
+    ("code", "reason", "why"),
+    [
+        (5, "", "from 1000 to 4999 .* got 5"),
+        (99_999, "", "from 1000 to 4999"),
+        ("1000", "", "got '1000'"),
+        (1005, "bye", "1005 .* got 'bye'"),
+        (1000, "\ud800", "surrogates"),
+    ],
+)
+async def test_a_close_that_cannot_be_sent_is_refused_and_nothing_closed(code: Any, reason: str, why: str) -> None:
+    connection, far = alone()
+    with pytest.raises(ValueError, match=why):
+        await connection.aclose(code, reason)
+    await connection.send(b"x")
+    assert far.buffered == 7
+
+
 async def test_a_close_with_an_error_code_is_an_error() -> None:
     connection, far = alone()
     await far.send(close(1011, "oops").encode(to_server=False))

@@ -363,7 +363,11 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         Args:
             code: For the Close frame (RFC 6455 section 7.4).
             reason: For it too, up to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: No Close frame can have that code or reason; nothing has been closed.
         """
+        _check_close(code, reason)
         if self._closing:
             await checkpoint_if_cancelled()
             return
@@ -435,6 +439,14 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         side = "client" if self._client else "server"
         state = "closed" if self._closing else f"broken: {self._broken}" if self._broken else self._protocol.state.name
         return f"<WebSocketConnection, {side}, {state.lower()}>"
+
+
+def _check_close(code: int, reason: str) -> None:
+    if code not in range(1000, 5000):
+        raise ValueError(f"code must be a whole number from 1000 to 4999 (RFC 6455 section 7.4), got {code!r}")
+    if reason and code == 1005:
+        raise ValueError(f"the code 1005 stands for none, which leaves no place for a reason, got {reason!r}")
+    reason.encode()
 
 
 def _without_traceback(error: Exception) -> Exception:

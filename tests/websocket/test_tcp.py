@@ -226,6 +226,19 @@ async def test_a_cancellation_is_seen_by_the_next_operation() -> None:
         assert await server.receive() == b"z"
 
 
+class Gone(socket.socket):
+    """One whose far end left before it was accepted, on macOS."""
+
+    def setsockopt(self, *_: Any) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+async def test_a_far_end_that_has_left_already_does_not_stop_who_accepts_it() -> None:
+    async with TCPStream(Gone()) as stream:
+        with pytest.raises(BrokenResourceError):
+            await stream.send(b"x")
+
+
 # --- connecting ---------------------------------------------------------------------------------------------
 
 

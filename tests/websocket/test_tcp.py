@@ -258,6 +258,12 @@ async def test_a_name_is_resolved_and_an_address_is_not(monkeypatch: pytest.Monk
     assert await _tcp.resolve("name.example", 80) == [v6[0], v4[0], v6[1], v4[1], v6[2]]
 
 
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "ü" * 64, "\ud800"])
+async def test_a_host_that_cannot_be_a_name_has_no_address(host: str) -> None:
+    with pytest.raises(socket.gaierror):
+        await connect_tcp(host, 80)
+
+
 async def test_a_refusal_is_the_operating_systems_own() -> None:
     with pytest.raises(ConnectionRefusedError, match="Connection refused"):
         await connect_tcp("127.0.0.1", 1)

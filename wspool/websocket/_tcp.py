@@ -206,8 +206,11 @@ async def resolve(host: str, port: int) -> list[Address]:
     try:
         # An address needs no thread.
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):  # Python itself knows only the IDNA of 2003; anyio that of 2008
+        try:
+            found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is no name of a host: {error}") from error
     return _in_turn([(family, address) for family, _, _, _, address in found])
 
 

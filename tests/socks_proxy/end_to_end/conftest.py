@@ -42,7 +42,8 @@ class Launcher:
         self.stack = stack
         self._numbers = count()
         authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+        self.ca_file = str(directory / "ca.pem")
+        authority.cert_pem.write_to_path(self.ca_file)
         certificate = authority.issue_cert("127.0.0.1", "localhost")
         certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
         for pem in certificate.cert_chain_pems:
@@ -74,7 +75,7 @@ class Launcher:
 
     def client_with(self, url: str, *arguments: str, **environment: str) -> tuple[Program, int]:
         """The same, with another token or none."""
-        ends = ["--listen", "127.0.0.1:0", "--server", url, "--ca-file", str(self.directory / "ca.pem")]
+        ends = ["--listen", "127.0.0.1:0", "--server", url, "--ca-file", self.ca_file]
         client = self.start("client", *ends, *arguments, **environment)
         return client, port_of(client.ready("socks5"))
 

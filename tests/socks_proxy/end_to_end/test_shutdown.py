@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import signal
 import socket
+import ssl
 import time
 from contextlib import ExitStack
 
+import anyio
+from anyio import EndOfStream
+
+from examples.socks_proxy.codes import CloseCode, Code
+from examples.socks_proxy.packets import SUBPROTOCOL
 from tests.socks_proxy.end_to_end import raw_socks
-from tests.socks_proxy.end_to_end.conftest import Launcher
+from tests.socks_proxy.end_to_end.conftest import TOKEN, Launcher
 from tests.socks_proxy.end_to_end.content import content, digest
 from tests.socks_proxy.end_to_end.origins import Gate, HTTPOrigin
-from tests.socks_proxy.end_to_end.programs import LIMIT, port_of
+from tests.socks_proxy.end_to_end.programs import LIMIT, Program, port_of
+from wspool.websocket import WebSocketClosed, connect_websocket
+
+PING, PONG = b"\x09\0\0\0 a ping ", b"\x0a\0\0\0 a ping "
 
 SESSIONS = 30
 SIZE = 400_000
@@ -55,6 +64,15 @@ def wait_until_closed(port: int) -> None:
     raise AssertionError(f"port {port} is still open")
 
 
+def first_failure(proxy: int, origin: HTTPOrigin) -> int:
+    """The reply code when sessions do not begin any more; one that was asked for before GOAWAY came still does."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        if code := raw_socks.reply_to(proxy, "127.0.0.1", origin.port).code:
+            return code
+    raise AssertionError("sessions still begin")
+
+
 def fetch(proxy: int, origin: HTTPOrigin) -> bytes:
     """A whole answer, in a session of its own."""
     with raw_socks.connect(proxy, "127.0.0.1", origin.port) as stream, stream.makefile("rb") as answer:
@@ -69,8 +87,8 @@ def test_sessions_finish_on_a_server_that_is_told_to_end(launcher: Launcher, ori
         load = Load(proxy, origin, gate, stack)
         server.signal(signal.SIGTERM)
         wait_until_closed(port_of(url))
-        # Nowhere to go, and it is said at once.
-        assert raw_socks.reply_to(proxy, "127.0.0.1", origin.port).code == 1
+        # Nowhere to go, and it is said.
+        assert first_failure(proxy, origin) == Code.GENERAL_FAILURE
         assert load.finish() == [digest(SIZE)] * SESSIONS
     assert server.wait() == 0
 
@@ -84,6 +102,36 @@ def test_sessions_finish_on_a_client_that_is_told_to_end(launcher: Launcher, ori
         wait_until_closed(proxy)
         assert load.finish() == [digest(SIZE)] * SESSIONS
     assert client.wait() == 0
+
+
+async def farewell(
+    server: Program, url: str, context: ssl.SSLContext
+) -> tuple[list[str | bytes], BaseException | None]:
+    """What a tunnel without a session gets when the server is told to end: packets, and how it ends."""
+    credentials = {"Authorization": f"Bearer {TOKEN}"}
+    packets: list[str | bytes] = []
+    with anyio.fail_after(LIMIT):
+        async with await connect_websocket(
+            url, subprotocols=[SUBPROTOCOL], headers=credentials, ssl_context=context
+        ) as websocket:
+            await websocket.send(PING)
+            assert await websocket.receive() == PONG  # so the server knows this tunnel
+            server.signal(signal.SIGTERM)
+            try:
+                while True:
+                    packets.append(await websocket.receive())
+            except EndOfStream as end:
+                return packets, end.__cause__
+
+
+def test_a_server_that_is_told_to_end_says_so_in_every_tunnel(launcher: Launcher) -> None:
+    server, url = launcher.server("--grace", "7")
+    context = ssl.create_default_context(cafile=launcher.ca_file)
+    packets, end = anyio.run(farewell, server, url, context)
+    assert packets == [b"\x0b\0\0\0" + bytes([Code.GOING_AWAY]) + (7000).to_bytes(4, "big")]
+    assert isinstance(end, WebSocketClosed)
+    assert end.code == CloseCode.GOING_AWAY
+    assert server.wait() == 0
 
 
 def test_a_server_is_replaced_under_load_and_no_session_is_lost(launcher: Launcher, origin: HTTPOrigin) -> None:
@@ -111,7 +159,7 @@ def test_a_second_signal_does_not_wait_for_sessions(launcher: Launcher, origin: 
         server.signal(signal.SIGTERM)
         wait_until_closed(port_of(url))
         server.signal(signal.SIGINT)
-        server.wait()
+        assert server.wait() == 128 + signal.SIGINT
         # The application hears that this was not the whole answer.
         assert all(ends_early(stream) for stream in load.streams)
 

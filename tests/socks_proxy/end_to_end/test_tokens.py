@@ -16,5 +16,5 @@ def test_a_token_from_the_environment_opens_tunnels(launcher: Launcher, echo: Or
 
 def test_a_wrong_token_opens_no_tunnel_and_the_application_is_told(launcher: Launcher, echo: Origin) -> None:
     _, url = launcher.server("--allow-private")
-    _, proxy = launcher.client_with(url, "--token-file", launcher.file("wrong", "something else\n"))
+    _, proxy = launcher.client_with(url, "--token-file", launcher.file("wrong", "another-token-that-nobody-knows\n"))
     assert reply_to(proxy, "127.0.0.1", echo.port).code == Code.GENERAL_FAILURE

@@ -335,3 +335,12 @@ def test_nothing_is_sent_after_our_close(kind: str, what: Any) -> None:
     protocol.send_close(1000)
     with pytest.raises(AssertionError):
         getattr(protocol, kind)(what)
+
+
+def test_what_comes_after_the_end_is_not_kept() -> None:
+    protocol = new_protocol(client=True)
+    protocol.receive_data(close(1000).encode(to_server=False))
+    assert protocol.next_event() == (1000, "")
+    for _ in range(10):
+        protocol.receive_data(bytes(1000))
+    assert len(protocol._buffer) < 1000

@@ -276,7 +276,7 @@ async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keep
         raise error
 
     connection, _ = alone()
-    monkeypatch.setattr(connection, "_put", fail)
+    connection._put = fail
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"the connection broke while sending: .*failed") as caught:
             await connection.send(b"x")

@@ -15,6 +15,7 @@ from anyio.abc import ByteReceiveStream, ByteStream, Process, SocketAttribute
 
 from tests.websocket.conftest import Certificates
 from wspool.websocket import TLSStream
+from wspool.websocket._tls import default_context
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="no openssl on this machine")
@@ -179,3 +180,12 @@ async def test_a_client_cannot_renegotiate_in_tls_1_2(server_context: ssl.SSLCon
         await client.said(b"before\n")
         await client.type("R")
         await client.said(b"no_renegotiation")
+
+
+async def test_a_server_cannot_make_us_renegotiate_in_tls_1_2(certificates: Certificates) -> None:
+    context = default_context(ca_file=certificates.ca_file)
+    async with s_server(certificates, context, "-tls1_2") as (server, stream):
+        await server.type("r")
+        with pytest.raises(BrokenResourceError):  # it insists
+            await stream.receive()
+        await server.said(b"no_renegotiation")

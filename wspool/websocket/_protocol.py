@@ -158,8 +158,10 @@ class WebSocketProtocol:
     def receive_data(self, data: bytes, now: float = 0.0) -> None:
         """Take bytes from the transport; `now` in seconds on any monotonic clock, for the flood limit.
 
-        Pull all events before the next call, so that nothing has to be kept.
+        Pull all events before the next call, so that nothing has to be kept. After the end it is not kept either.
         """
+        if self._ended:
+            return
         self._now = now
         rest = self._buffer[self._position :]
         self._buffer = rest + data if rest else data

@@ -8,9 +8,9 @@ In place of `anyio.streams.tls.TLSStream`, with the same typed attributes. What 
 - `aclose` ends within its time limit.
 
 The TLS engine (`ssl.SSLObject`) reads from `_incoming` and writes into `_outgoing`. Whoever encrypts holds the
-lock until the transport has taken it. The reading side writes only what the protocol makes it answer (key
-updates, authentication after the handshake); it never waits for a sender to do so, as two peers that each wait
-for the other to read would wait for ever.
+lock until the transport has taken it. The reading side writes only what the protocol makes it answer
+(authentication after the handshake; OpenSSL leaves the answer to a key update to the next write); it never waits
+for a sender to do so, as two peers that each wait for the other to read would wait for ever.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MAX_OWED = 64 * 1024
 
 _CANCELLED = "a send was cancelled after it had been encrypted: the peer could not decrypt what would follow"
 _TRUNCATED = "the connection ended without a close_notify: what was received may have been cut off"
-_FLOODED = "the peer asks for ever more answers (key updates) and reads none"
-_UNREAD = "the peer asked for an answer (a key update) and did not read it in time"
+_FLOODED = "the peer asks for ever more answers and reads none"
+_UNREAD = "the peer asked for an answer and did not read it in time"
 
 
 _scratches = threading.local()
@@ -444,6 +444,7 @@ def default_context(*, server_side: bool = False, ca_file: str | os.PathLike[str
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996: nothing older
     # Should a version of Python set it, or a system-wide configuration; OpenSSL older than 3.0 does not have it.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    context.options |= ssl.OP_NO_RENEGOTIATION  # RFC 9325 section 3.5: a client may be asked for it, too
     return context
 
 

@@ -90,6 +90,13 @@ async def test_what_cannot_be_sent_harms_no_other_message(wrong: Any, error: typ
     assert await server.receive() == b"x"
 
 
+@pytest.mark.parametrize("one", ["text", b"bytes", bytearray(b"x"), memoryview(b"x")])
+async def test_one_message_is_not_taken_for_several(one: Any) -> None:
+    here, _there = memory_byte_streams()
+    with pytest.raises(TypeError, match="send_many takes several messages"):
+        await WebSocketConnection(here, client=True).send_many(one)
+
+
 async def test_a_long_send_ends_when_they_close_meanwhile_and_their_close_is_answered() -> None:
     here, there = memory_byte_streams(100_000)
     client = WebSocketConnection(here, client=True)

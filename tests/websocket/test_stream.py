@@ -270,20 +270,20 @@ async def test_a_broken_transport_is_told_and_stays_broken() -> None:
 
 @pytest.mark.parametrize("error", [OSError(5, "failed"), ssl.SSLError("failed"), BrokenResourceError("failed")])
 async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keeps_no_frames(
-    error: Exception,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any) -> Any:
         raise error
 
     connection, _ = alone()
-    connection._put = fail
+    monkeypatch.setattr(connection, "_put", fail)
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"the connection broke while sending: .*failed") as caught:
             await connection.send(b"x")
         assert caught.value.__cause__ is error
     assert error.__traceback__ is None
     connection, _ = alone()
-    connection._take = fail
+    monkeypatch.setattr(connection, "_take", fail)
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match=r"the connection is broken: .*failed") as caught:
             await connection.receive()
@@ -656,3 +656,14 @@ def test_a_time_limit_cannot_be_left_out() -> None:
     nothing: Any = None
     with pytest.raises(TypeError, match="close_timeout must be a number, got None"):
         WebSocketSettings(close_timeout=nothing)
+
+
+async def test_two_tasks_cannot_receive_what_is_left_of_a_part_at_once() -> None:
+    client, server = map(WebSocketStream, memory())
+    await client.send(b"abc")
+    assert await server.receive(1) == b"a"
+    server._receiving = True  # as while another task takes its turn
+    with pytest.raises(BusyResourceError, match="receiving from"):
+        await server.receive(1)
+    server._receiving = False
+    assert await server.receive() == b"bc"

@@ -269,6 +269,12 @@ async def test_a_refusal_is_the_operating_systems_own() -> None:
         await connect_tcp("127.0.0.1", 1)
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, 70_000])
+async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match=f"port must be from 1 to 65535, got {port}"):
+        await connect_tcp("127.0.0.1", port)
+
+
 async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", 1000.0)
     async with await listen_tcp("127.0.0.1") as listener:

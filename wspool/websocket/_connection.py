@@ -163,6 +163,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         Errors as from `send`.
         """
+        if isinstance(items, str | bytes | bytearray | memoryview):
+            raise TypeError("send_many takes several messages; send takes one")
         await self._send(list(map(_checked, items)), one_message=True)
 
     async def send_frames(self, data: Buffer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from anyio import BusyResourceError
 from anyio.abc import ByteStream
 
 from ._connection import WebSocketConnection
@@ -33,6 +34,7 @@ class WebSocketStream(ByteStream):
         self._connection = connection
         self._stock = b""
         """What was gathered by the last receive that had to."""
+        self._receiving = False
         self._taken = 0
         """How much of it has been returned."""
 
@@ -44,6 +46,15 @@ class WebSocketStream(ByteStream):
         """
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be positive, got {max_bytes!r}")
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            return await self._receive(max_bytes)
+        finally:
+            self._receiving = False
+
+    async def _receive(self, max_bytes: int) -> bytes:
         if self._taken < len(self._stock):
             await take_turn()
             self._connection.check_usable()

@@ -33,8 +33,13 @@ Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 # RFC 8305 section 5.
 _ATTEMPT_DELAY = 0.25
 # Out of descriptors or memory: connections wait in the kernel's queue meanwhile. As trio's serve_listeners.
-_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 _EXHAUSTED_DELAY = 0.1
+# Linux tells of what has happened to that connection already (accept(2)).
+_OF_ONE_CONNECTION = frozenset(
+    getattr(errno, name)
+    for name in ("ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH")
+    if hasattr(errno, name)
+)
 # The listening socket itself is at fault.
 _UNUSABLE = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
 
@@ -202,6 +207,8 @@ async def connect_tcp(host: str, port: int) -> TCPStream:
 
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a host, in the order in which to try them; `socket.gaierror` if there are none."""
+    if not 0 < port < 65536:
+        raise ValueError(f"port must be from 1 to 65535, got {port}")
     found: Any
     try:
         # An address needs no thread.
@@ -315,11 +322,12 @@ class TCPListener(Listener[TCPStream]):
 
     async def _refused(self, error: OSError) -> None:
         """What an accept has raised: of the listener, of the machine, or of that one connection (accept(2))."""
-        if error.errno in _EXHAUSTED:
+        if error.errno in _UNUSABLE:
+            if not self._closed:
+                raise error
+        elif error.errno not in _OF_ONE_CONNECTION:
             _logger.warning("no connection can be accepted, tried again every %g s: %s", _EXHAUSTED_DELAY, error)
             await anyio.sleep(_EXHAUSTED_DELAY)
-        elif error.errno in _UNUSABLE and not self._closed:
-            raise error
 
     async def aclose(self) -> None:
         """Stop listening; what has been accepted goes on. May be repeated."""

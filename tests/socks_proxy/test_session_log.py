@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from examples.socks_proxy.addresses import Address, parse_host
 from examples.socks_proxy.session_log import (
@@ -122,6 +122,7 @@ def test_a_name_cannot_be_taken_for_another_field_nor_for_a_command(user: str | 
     assert f" user={text} " in line
 
 
+@example("\x7f", "\x7f", "\x7f")
 @given(st.text() | st.binary(), st.text(), st.text(min_size=1))
 def test_nothing_that_strangers_send_makes_a_second_line(user: str | bytes, destination: str, outcome: str) -> None:
     session = SessionRecord(1, "client", user, destination, outcome)

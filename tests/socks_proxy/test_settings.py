@@ -346,6 +346,7 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(role: tuple[str
         (["client", "--allow", "a"], "--allow is for the sub-command server"),
         (["--tokenfile", "a"], f"there is no option --tokenfile; see {PROGRAM_NAME} --help"),
         (["server", "what"], f"'what' belongs to no option; see {PROGRAM_NAME} server --help"),
+        (["--max-i", "5"], f"there is no option --max-i; see {PROGRAM_NAME} --help"),
         (["--max-idle"], "argument --max-idle: expected one argument"),
     ],
 )
@@ -424,11 +425,11 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 
 def test_users_come_from_files(tmp_path: Path) -> None:
-    password = file(tmp_path, "password", "pass word\n")
+    password = file(tmp_path, "password", " pass word \r\n")
     several = file(tmp_path, "users", b"# comment\n\nbob:se:cret\r\ncarol:\xff\n")
     users = client("--user", "älice", "--password-file", password, "--users-file", several).users
     assert users is not None
-    assert users.admits("älice".encode(), b"pass word")
+    assert users.admits("älice".encode(), b" pass word ")
     assert users.admits(b"bob", b"se:cret")
     assert users.admits(b"carol", b"\xff")
     assert not users.admits(b"# comment", b"")
@@ -490,3 +491,8 @@ def test_what_is_dangerous_is_warned_about(arguments: list[str], warning: str) -
 )
 def test_what_stays_on_this_machine_is_not(arguments: list[str]) -> None:
     assert warnings(parse(arguments, ENVIRON)) == []
+
+
+def test_a_proxy_for_its_users_only_may_listen_to_others(tmp_path: Path) -> None:
+    users = file(tmp_path, "users", "alice:a")
+    assert warnings(parse([*CLIENT, "--listen", "0.0.0.0:1080", "--users-file", users], ENVIRON)) == []

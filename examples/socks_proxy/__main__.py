@@ -1,0 +1,65 @@
+"""SHELL. `python -m examples.socks_proxy`: reads the settings, runs, and turns what goes wrong into an exit status.
+
+0 after a graceful stop, 1 after an error while it ran, 2 if it could not start, 130 or 143 after a second signal.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import anyio
+
+from .command_line import PROGRAM_NAME
+from .program import Program
+from .session_log import printable, start_logging
+from .settings import UsageError, parse
+
+_logger = logging.getLogger("wspool.proxy")
+
+_FAILED = 1
+_CANNOT_START = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until it is told to stop; the exit status."""
+    try:
+        settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
+        backend, options = _backend(settings.backend)
+        start_logging(settings.log_format, settings.log_level)
+        with ExitStack() as stack:
+            program = Program(settings, stack)
+            anyio.run(program.run, backend=backend, backend_options=options)
+    except UsageError as error:
+        print(f"{PROGRAM_NAME}: error: {printable(str(error))}", file=sys.stderr)
+        return _CANNOT_START
+    except KeyboardInterrupt:
+        # Before or after the time in which signals are waited for.
+        return 128 + signal.SIGINT
+    except Exception:
+        _logger.critical("the program failed", exc_info=True)
+        return _FAILED
+    return 0
+
+
+def _backend(name: str) -> tuple[str, dict[str, Any]]:
+    """As anyio wants it."""
+    if name in ("trio", "uvloop") and not _is_installed(name):
+        raise UsageError(f"--backend {name}: it is not installed; pip install {name}")
+    if name == "trio":
+        return "trio", {}
+    return "asyncio", {"use_uvloop": name == "uvloop" or (name == "auto" and _is_installed("uvloop"))}
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -59,8 +59,9 @@ async def _look_up(address: Address, timeout: float) -> list[tuple[socket.Addres
 
 def _singles(error: OSError) -> Iterator[OSError]:
     """What a failure to connect to several addresses consists of."""
-    if isinstance(error.__cause__, ExceptionGroup):
-        for each in cast("ExceptionGroup[OSError]", error.__cause__).exceptions:
+    cause: object = error.__cause__
+    if isinstance(cause, ExceptionGroup):
+        for each in cast("ExceptionGroup[OSError]", cause).exceptions:
             yield cast("OSError", each)
     else:
         yield error

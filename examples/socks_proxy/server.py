@@ -48,7 +48,7 @@ _GOING_AWAY = Code.GOING_AWAY
 class Reloadable(Protocol):
     """Something that is read from files, and may have changed."""
 
-    def reload_if_changed(self) -> None:
+    def reload_if_changed(self) -> object:
         """Look at the files; use what they hold now, if it can be used."""
         ...
 

@@ -133,7 +133,7 @@ class Tunnel:
         self._room.set()
 
     async def _send_all(self) -> None:
-        """Send what is in the outbox, also what other tasks have put there meanwhile: the order is that of the facts."""
+        """Send the outbox, with what other tasks have put there: the order is that of the facts."""
         async with self._sending:
             if self._outbox:
                 packets, self._outbox = self._outbox, []

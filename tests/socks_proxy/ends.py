@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -168,7 +168,7 @@ def reset(stream: TCPStream) -> None:
 
 
 @asynccontextmanager
-async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None) -> AsyncIterator[Ends]:
+async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None) -> AsyncGenerator[Ends, None]:
     """Run both, without TLS; `client` and `server` are settings to change."""
     made: list[Any] = []
     original = client_end._ClientEnd
@@ -197,12 +197,12 @@ async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None)
                 await is_ready.wait()
                 return url[0]
 
-            far = {"token": TOKEN, "path": "/tunnel", "plain": True, "grace": 1.0, **(server or {})}
+            far: dict[str, Any] = {"token": TOKEN, "path": "/tunnel", "plain": True, "grace": 1.0, **(server or {})}
             far.setdefault("policy", Policy(allow_private=True))
             server_url = await start(run_server, ServerSettings(listen=("127.0.0.1", 0), **far), stop_server)
             line = Line(tasks, to=urlsplit(server_url).port or 0)
             line.port = await serve_in(tasks, line.handle)
-            near = {
+            near: dict[str, Any] = {
                 "server": f"ws://127.0.0.1:{line.port}/tunnel",
                 "token": TOKEN,
                 "min_idle": 0,

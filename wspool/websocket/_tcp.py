@@ -36,9 +36,10 @@ _ATTEMPT_DELAY = 0.25
 _EXHAUSTED_DELAY = 0.1
 # Linux tells of what has happened to that connection already (accept(2)).
 _OF_ONE_CONNECTION = frozenset(
-    getattr(errno, name)
-    for name in ("ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH")
-    if hasattr(errno, name)
+    number
+    for number, name in errno.errorcode.items()
+    if name
+    in {"ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "EHOSTUNREACH", "ENETUNREACH", "ENONET"}
 )
 # The listening socket itself is at fault.
 _UNUSABLE = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))

@@ -18,9 +18,12 @@ import importlib.util
 import inspect
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import types
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,15 @@ import pytest
 from sybil import Document, Example
 from sybil.parsers.myst import CodeBlockParser
 
+from examples.socks_proxy.command_line import read_arguments
+from examples.socks_proxy.options import SECTIONS
+from tests.socks_proxy.end_to_end.origins import Echo, Origin, serving
+from tests.socks_proxy.end_to_end.programs import environment, port_of
+from tests.socks_proxy.end_to_end.raw_socks import connect as connect_through
 from wspool import Pool
 
 ROOT = Path(__file__).parent.parent
+PROXY_GUIDE = ROOT / "docs" / "howto" / "proxy.md"
 PATHS = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 
 # Far more than any document needs: one that hangs must fail by itself, with the line where it hung.
@@ -163,9 +172,64 @@ def test_the_command_to_try_it_comes_first_and_sets_everything_up() -> None:
         assert run.startswith(".venv/bin/python ")
 
 
+def without_ports(text: str) -> str:
+    return re.sub(r":[0-9]+", ":PORT", text)
+
+
+@contextmanager
+def started(program: list[str], log: Path) -> Generator[subprocess.Popen[str]]:
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(
+            program, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_program_to_try_runs(backend: str) -> None:
-    program = shlex.split(commands()[0].rpartition(" && ")[2])[1:]
+def test_the_program_to_try_says_what_the_readme_shows_and_carries_a_session(backend: str, tmp_path: Path) -> None:
+    program = shlex.split(commands()[0].rpartition(" && ")[2])
+    assert program == [".venv/bin/python", "-m", "examples.socks_proxy"]
+    (shown,) = re.findall(
+        r"^```text\n(ready .*?)```$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    # Port 1080 may be in use here.
+    program = [sys.executable, *program[1:], "--backend", backend, "--listen", "127.0.0.1:0"]
+    with started(program, tmp_path / "log") as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in shown.splitlines()]
+        assert without_ports("".join(said)) == without_ports(shown)
+        port = port_of(said[1].removeprefix("ready "))
+        with Origin(Echo) as origin, serving(origin), connect_through(port, "127.0.0.1", origin.port) as stream:
+            stream.sendall(b"hello")
+            assert stream.recv(5) == b"hello"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in (ROOT / "README.md", PROXY_GUIDE)]
+)
+def test_the_proxy_has_the_options_that_the_documents_give_it(path: Path) -> None:
+    """In commands, and in the files of units; a backslash at the end of a line joins it with the next."""
+    text = path.read_text("utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^[^#\n`|]*python -m examples\.socks_proxy(.*)$", text, re.MULTILINE)
+    assert lines
+    for line in lines:
+        read_arguments(shlex.split(line), lambda section, option: None)
+    named = {option.name for options in SECTIONS.values() for option in options} | {"help", "version", "config"}
+    assert set(re.findall(r"`--([a-z-]+)", text)) <= named
+    assert set(re.findall(r"^([a-z-]+) = ", text, re.MULTILINE)) <= named
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_pool_to_try_runs(backend: str) -> None:
+    (line,) = re.findall(r"^\.venv/bin/python .*$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    program = shlex.split(line)[1:]
     assert program[-2:] == ["--backend", "asyncio"]
     command = [sys.executable, "-W", "error", *program[:-1], backend]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)

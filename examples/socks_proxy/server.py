@@ -107,7 +107,7 @@ class _ServerEnd:
         self._connections = 0
         self._handshakes = 0
         self._sessions = 0
-        self._all_over = anyio.Event()
+        self._draining = False
         self.sweeper = Sweeper()
 
     # --- tunnels ----------------------------------------------------------------------------------------
@@ -149,6 +149,9 @@ class _ServerEnd:
             self._handshakes -= 1
 
     async def _serve(self, websocket: WebSocketConnection) -> None:
+        if self._draining:  # it was on its way when the end began
+            await websocket.aclose(CloseCode.GOING_AWAY, "going away")
+            return
         machine = new_machine(ServerTunnel)
         tunnel = Tunnel(
             websocket,
@@ -161,6 +164,7 @@ class _ServerEnd:
 
     async def drain(self) -> None:
         """Let no session begin, close idle tunnels, and wait for the others within the grace."""
+        self._draining = True
         grace = self._settings.grace
         with anyio.move_on_after(grace):
             async with anyio.create_task_group() as goodbyes:

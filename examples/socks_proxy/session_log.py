@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import TextIO
 
+from wspool.websocket import WebSocketError
+
 from .addresses import Address
 
 _logger = logging.getLogger("wspool.proxy")
@@ -129,4 +131,6 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return formatter.formatException(record.exc_info) if record.exc_info else ""
+    if record.exc_info is None or isinstance(record.exc_info[1], OSError | WebSocketError):
+        return ""  # what can happen to any network is said by the message
+    return formatter.formatException(record.exc_info)

@@ -19,6 +19,7 @@ from examples.socks_proxy.session_log import (
     printable,
     start_logging,
 )
+from wspool.websocket import UpgradeFailed
 
 FULL = SessionRecord(
     id=17,
@@ -200,3 +201,16 @@ def test_by_default_it_goes_to_standard_error(root: logging.Logger, capsys: pyte
     out, err = capsys.readouterr()
     assert out == ""
     assert " session id=17 " in err
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), UpgradeFailed("refused")])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_can_happen_to_any_network_has_no_traceback(error: Exception, log_format: str) -> None:
+    stream = io.StringIO()
+    start_logging(log_format, "info", stream)
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("wspool").warning("a dial failed: %r", error, exc_info=True)
+    assert "Traceback" not in stream.getvalue()
+    assert "refused" in stream.getvalue()

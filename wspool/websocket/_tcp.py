@@ -36,10 +36,7 @@ _ATTEMPT_DELAY = 0.25
 _EXHAUSTED_DELAY = 0.1
 # Linux tells of what has happened to that connection already (accept(2)).
 _OF_ONE_CONNECTION = frozenset(
-    number
-    for number, name in errno.errorcode.items()
-    if name
-    in {"ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "EHOSTUNREACH", "ENETUNREACH", "ENONET"}
+    ("ECONNABORTED", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH")
 )
 # The listening socket itself is at fault.
 _UNUSABLE = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
@@ -326,7 +323,7 @@ class TCPListener(Listener[TCPStream]):
         if error.errno in _UNUSABLE:
             if not self._closed:
                 raise error
-        elif error.errno not in _OF_ONE_CONNECTION:
+        elif errno.errorcode.get(error.errno or 0) not in _OF_ONE_CONNECTION:
             _logger.warning("no connection can be accepted, tried again every %g s: %s", _EXHAUSTED_DELAY, error)
             await anyio.sleep(_EXHAUSTED_DELAY)
 

@@ -29,6 +29,7 @@ def environment(**more: str) -> dict[str, str]:
 
 # What a program of ours must never write to its log: that it failed by an error of its own, or has lost something.
 SIGNS_OF_A_BUG = (
+    "Traceback",
     "by an error in this program",
     "Exception ignored",
     "never retrieved",

@@ -24,7 +24,7 @@ from .effects import SessionOpened, SessionRefused
 from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
 from .packets import SUBPROTOCOL
 from .relay import GONE, Session, reset_on_close
-from .session import ClientTunnel
+from .session import MAX_AGE, ClientTunnel
 from .session_log import SessionRecord, log_session
 from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
 from .sweeper import Sweeper
@@ -37,8 +37,10 @@ _logger = logging.getLogger("wspool.proxy")
 
 # After a refusal the client may read it: so long the connection stays open (RFC 1928 section 6 allows 10 s).
 _LINGER = 2.0
-# The server has 10 s for its dial.
-_ANSWER_TIMEOUT = 15.0
+# The server is told how long it may dial; its answer may take so much longer.
+_ANSWER_GRACE = 5.0
+# So long a dead tunnel may count as an idle one, and none is opened in its place.
+_CHECK_INTERVAL = 2.0
 
 
 async def run_client(
@@ -82,6 +84,10 @@ def _context(settings: ClientSettings) -> ssl.SSLContext | None:
     return client_context(ca_file=settings.ca_file, cert=settings.cert, key=settings.key, insecure=settings.insecure)
 
 
+async def _is_reusable(tunnel: Tunnel) -> bool:
+    return tunnel.is_reusable()
+
+
 class _ClientEnd:
     def __init__(self, settings: ClientSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
         self._settings = settings
@@ -99,6 +105,10 @@ class _ClientEnd:
             connect_timeout=settings.connect_timeout,
             acquire_timeout=settings.connect_timeout,
             idle_timeout=None,
+            # Whoever gets one asks `is_reusable`; this is for those that have died or grown too old while nobody did.
+            validate=_is_reusable,
+            validate_bypass_interval=2 * MAX_AGE,
+            validate_interval=_CHECK_INTERVAL,
             close_timeout=WEBSOCKET_SETTINGS.close_timeout,
             name="tunnels",
         )
@@ -121,6 +131,8 @@ class _ClientEnd:
         machine = new_machine(ClientTunnel)
         tunnel = Tunnel(websocket, machine, ping_after=CLIENT_PING_AFTER, idle_timeout=settings.idle_timeout)
         self._tasks.start_soon(self.sweeper.watch, tunnel)
+        # Its answer tells how long a round trip takes, before that matters.
+        await tunnel.say(machine.ping(time.monotonic()))
         return tunnel
 
     # --- one connection of an application ---------------------------------------------------------------
@@ -233,7 +245,7 @@ class _ClientEnd:
             tunnel = pooled.connection
             session.record.reused = tunnel.sessions > 0
             answer = await self._attempt(session, tunnel, early)
-            if isinstance(answer, SessionRefused) and answer.retry_is_safe:
+            if isinstance(answer, SessionRefused) and answer.retry_is_safe and not session.committed:
                 if tunnel.lost:
                     self._suspect_siblings(tunnel)
                 _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, answer.text)
@@ -257,7 +269,7 @@ class _ClientEnd:
         session.restart()
         machine = tunnel.machine
         assert isinstance(machine, ClientTunnel)
-        effects = machine.open(session.address, now=now)
+        effects = machine.open(session.address, deadline=round(self._settings.connect_timeout * 10), now=now)
         tunnel.begin(session)
         if tunnel.liveness.needs_ping(now):
             effects += machine.ping(now)
@@ -265,10 +277,11 @@ class _ClientEnd:
         if self._settings.fast_open and early:
             effects += machine.local_data(session.number, early)
             session.said += len(early)
+            session.committed = True
         await tunnel.say(effects)
         if self._settings.fast_open:
             session.may_relay.set()
-        with anyio.move_on_after(_ANSWER_TIMEOUT):
+        with anyio.move_on_after(self._settings.connect_timeout + _ANSWER_GRACE):
             await session.answered.wait()
         if session.answer is None and not session.given_up:
             await tunnel.say(machine.local_abort(session.number, Code.TIMED_OUT, "no answer", now=time.monotonic()))

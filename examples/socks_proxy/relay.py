@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # What a closed, reset or vanished TCP connection raises.
 GONE = (BrokenResourceError, ClosedResourceError)
+# A destination that accepts nothing for so long is given up.
+STALL_TIMEOUT = 300.0
 # A close with pending data thrown away, and a RST: l_onoff 1, l_linger 0.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -65,13 +67,17 @@ class Session:
         self.delivered = 0
         """Bytes from the tunnel to the local side."""
         self.last_active = time.monotonic()
-        self.stalled_since: float | None = None
-        """Since when the local side has accepted nothing of what is being delivered."""
+        self.stalled_until: float | None = None
+        """When a destination that accepts nothing of what is being delivered is given up."""
+        self.committed = False
+        """Something was said that only the tunnel has had, so no other can begin this session."""
         self._deliveries = anyio.Lock(fast_acquire=True)
 
     def restart(self) -> None:
         """Forget a tunnel on which it could not begin."""
         self.answer, self.answered, self.over = None, anyio.Event(), anyio.Event()
+        if self.may_relay.is_set():  # if not, the pump waits for this very one
+            self.may_relay = anyio.Event()
 
     def failed(self, code: int, text: str) -> None:
         """For the log: the first reason is the one that counts."""
@@ -89,11 +95,13 @@ class Session:
 
     async def _write(self, local: TCPStream, payload: bytes | memoryview) -> None:
         async with self._deliveries:
-            self.stalled_since = time.monotonic()
+            # An application may pause for as long as a session may be idle.
+            if self._gone is Code.RESET_BY_DESTINATION:
+                self.stalled_until = time.monotonic() + STALL_TIMEOUT
             try:
                 await local.send(payload)
             finally:
-                self.last_active, self.stalled_since = time.monotonic(), None
+                self.last_active, self.stalled_until = time.monotonic(), None
         self.delivered += len(payload)
 
     async def end(self) -> None:
@@ -123,10 +131,12 @@ class Session:
                 assert self.tunnel is not None
                 self.last_active = time.monotonic()
                 self.said += len(data)
+                self.committed = True
                 await self.tunnel.say(self.tunnel.machine.local_data(self.number, data))
         except EndOfStream:
             await self.may_relay.wait()
             assert self.tunnel is not None
+            self.committed = True
             await self.tunnel.say(self.tunnel.machine.local_end(self.number))
         except GONE as error:
             await self.give_up(self._gone, str(error))

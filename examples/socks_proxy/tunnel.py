@@ -31,8 +31,8 @@ from .effects import (
     StartDial,
 )
 from .liveness import Liveness, Verdict
-from .packets import MAX_MESSAGE, Open, PacketError, PacketReader, encode
-from .relay import GONE, Session
+from .packets import MAX_MESSAGE, Data, Open, PacketError, PacketReader, Pong, encode
+from .relay import GONE, STALL_TIMEOUT, Session
 from .session import MAX_AGE, ClientTunnel, ServerTunnel
 
 StartDialling: TypeAlias = Callable[["Tunnel", Open], Awaitable[None]]
@@ -41,8 +41,11 @@ StartDialling: TypeAlias = Callable[["Tunnel", Open], Awaitable[None]]
 WEBSOCKET_SETTINGS = WebSocketSettings(
     max_frame_size=MAX_MESSAGE, max_message_size=MAX_MESSAGE, ping_interval=None, close_timeout=2.0
 )
-# A destination that accepts nothing for so long is given up.
-STALL_TIMEOUT = 300.0
+# While a session runs, an end that has said nothing for so long says that it is there: the far end may hear nothing
+# else for long, as its pings lie behind all the data that this end's slow sink has not taken. Below CLIENT_PING_AFTER.
+_HEARTBEAT = 15.0
+# A pong that nobody has asked for; pings count from 1.
+_SIGN_OF_LIFE = Send(Pong(bytes(8)))
 
 
 def varied(seconds: float) -> float:
@@ -83,6 +86,7 @@ class Tunnel:
         self._outbox = list[bytes]()
         """Packets that the machine has made, in its order."""
         self._sending = anyio.Lock(fast_acquire=True)
+        self._last_said = time.monotonic()
 
     def is_reusable(self) -> bool:
         """Whether the next session may begin."""
@@ -119,11 +123,15 @@ class Tunnel:
     # --- what the machine wants to be done --------------------------------------------------------------
 
     async def say(self, effects: list[Effect]) -> None:
-        """Run effects, at once after the fact. Their packets go out first, in one write."""
-        self._outbox += [encode(effect.packet) for effect in effects if isinstance(effect, Send)]
-        if self._outbox:
+        """Run effects, at once after the fact. Their packets go out first, in one write.
+
+        Only data waits for what is being sent already, so that whoever reads the tunnel never waits for its writer.
+        """
+        packets = [effect.packet for effect in effects if isinstance(effect, Send)]
+        if packets and not self.lost:
+            self._outbox += map(encode, packets)
             try:
-                await self._send_all()
+                await self._send_all(wait=any(isinstance(packet, Data) for packet in packets))
             except GONE as error:
                 effects = [*effects, *self._lose(f"sending failed: {error}")]
         for effect in effects:
@@ -132,12 +140,15 @@ class Tunnel:
         self._settle()
         self._room.set()
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, *, wait: bool) -> None:
         """Send the outbox, with what other tasks have put there: the order is that of the facts."""
+        if self._sending.locked() and not wait:
+            return  # whoever sends now takes it along
         async with self._sending:
-            if self._outbox:
+            while self._outbox:
                 packets, self._outbox = self._outbox, []
                 await self.websocket.send_many(packets)
+                self._last_said = time.monotonic()
 
     async def _do(self, effect: Effect) -> None:
         match effect:
@@ -232,38 +243,48 @@ class Tunnel:
     # --- time, and the end ------------------------------------------------------------------------------
 
     def is_due(self, now: float) -> bool:
-        """Whether `tick` would do something, and is not at it."""
-        deadlines = [self.machine.next_deadline, self.liveness.next_deadline]
+        """Whether `tick` would do something, and is not at it already."""
+        if self.lost:
+            return False
+        deadlines = [self.machine.next_deadline]
         session = self._session
-        if session is not None and not session.given_up:
-            deadlines.append(session.last_active + self._idle_timeout)
-            if session.stalled_since is not None:
-                deadlines.append(session.stalled_since + STALL_TIMEOUT)
+        if session is not None:
+            deadlines.append(self._last_said + _HEARTBEAT)
+            if not session.given_up:
+                deadlines += [session.last_active + self._idle_timeout, session.stalled_until]
         due = any(deadline is not None and deadline <= now for deadline in deadlines)
-        return due and not self._ticking and not self.lost
+        silence = self.liveness.next_deadline
+        return (due and not self._ticking) or (silence is not None and silence <= now)
 
     async def tick(self, now: float) -> None:
-        """Look at the clock: pings, budgets, and sessions in which nothing happens any more."""
-        self._ticking = True
-        try:
-            await self.say(self.machine.expire(now))
-            match self.liveness.expire(now):
-                case Verdict.PING:
-                    await self.say(self.machine.ping(now))
-                case Verdict.DEAD:
-                    await self.lose("no byte came after a ping")
-                    await anyio.aclose_forcefully(self.websocket)
-                case Verdict.FINE:
-                    await self._tick_session(now)
-        finally:
-            self._ticking = False
+        """Look at the clock: silence, budgets, and sessions in which nothing happens any more."""
+        verdict = self.liveness.expire(now)
+        if verdict is Verdict.DEAD:
+            self.lost = self.lost or "no byte came after a ping"
+            # First, as a sender may be blocked on it.
+            await anyio.aclose_forcefully(self.websocket)
+            await self.lose(self.lost)
+        elif not self._ticking:
+            self._ticking = True
+            try:
+                await self._tick(now, ping=verdict is Verdict.PING)
+            finally:
+                self._ticking = False
+
+    async def _tick(self, now: float, *, ping: bool) -> None:
+        await self.say(self.machine.expire(now))
+        if ping:
+            await self.say(self.machine.ping(now))
+        elif self._session is not None and self._last_said + _HEARTBEAT <= now:
+            await self.say([_SIGN_OF_LIFE])
+        await self._tick_session(now)
 
     async def _tick_session(self, now: float) -> None:
         session = self._session
         if session is None or session.given_up:
             return
-        if session.stalled_since is not None and now - session.stalled_since > STALL_TIMEOUT:
-            await session.give_up(Code.TIMED_OUT, f"it has accepted no byte for {STALL_TIMEOUT:g} s")
+        if session.stalled_until is not None and session.stalled_until <= now:
+            await session.give_up(Code.TIMED_OUT, f"it has accepted nothing for {STALL_TIMEOUT:g} s")
         elif now - session.last_active >= self._idle_timeout:
             await session.give_up(Code.IDLE_TOO_LONG, f"nothing has happened for {self._idle_timeout:g} s")
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.abc import SocketAttribute, TaskGroup
 
-from examples.socks_proxy import client as client_end
+from examples.socks_proxy import client as client_end, server as server_end
 from examples.socks_proxy.client import run_client
 from examples.socks_proxy.policy import Policy
 from examples.socks_proxy.server import run_server
@@ -87,7 +87,8 @@ class Ends:
     server_url: str
     client_port: int
     client: Any
-    """The client end's object."""
+    server: Any
+    """The objects of both ends."""
     stop_client: anyio.Event
     stop_server: anyio.Event
 
@@ -167,17 +168,24 @@ def reset(stream: TCPStream) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def remembered(monkeypatch: Any, module: Any, name: str) -> list[Any]:
+    """The objects that are made of this class."""
+    made: list[Any] = []
+    original = getattr(module, name)
+
+    def make(*args: Any) -> Any:
+        made.append(original(*args))
+        return made[-1]
+
+    monkeypatch.setattr(module, name, make)
+    return made
+
+
 @asynccontextmanager
 async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None) -> AsyncGenerator[Ends, None]:
     """Run both, without TLS; `client` and `server` are settings to change."""
-    made: list[Any] = []
-    original = client_end._ClientEnd
-
-    def remember(*args: Any) -> Any:
-        made.append(original(*args))
-        return made[0]
-
-    monkeypatch.setattr(client_end, "_ClientEnd", remember)
+    made_server = remembered(monkeypatch, server_end, "_ServerEnd")
+    made_client = remembered(monkeypatch, client_end, "_ClientEnd")
     stop_client, stop_server = anyio.Event(), anyio.Event()
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
@@ -210,5 +218,7 @@ async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None)
                 **(client or {}),
             }
             client_url = await start(run_client, ClientSettings(listen=("127.0.0.1", 0), **near), stop_client)
-            yield Ends(tasks, line, server_url, urlsplit(client_url).port or 0, made[0], stop_client, stop_server)
+            client_port = urlsplit(client_url).port or 0
+            made = (made_client[0], made_server[0])
+            yield Ends(tasks, line, server_url, client_port, *made, stop_client, stop_server)
             tasks.cancel_scope.cancel()

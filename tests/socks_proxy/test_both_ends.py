@@ -9,14 +9,29 @@ import anyio
 import pytest
 from anyio import BrokenResourceError, EndOfStream
 
-from examples.socks_proxy import client as client_end, liveness
+from examples.socks_proxy import client as client_end, liveness, sweeper, tunnel as tunnel_module
+from examples.socks_proxy.packets import Pong
+from examples.socks_proxy.session import ClientTunnel
 from wspool.websocket import TCPStream, connect_tcp
 
-from .ends import both_ends, echo, everything, exactly, reset
+from .ends import TOKEN, both_ends, echo, everything, exactly, reset
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
 MEGABYTE = 1 << 20
+UPGRADE = (
+    b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Sec-WebSocket-Protocol: wspool.1\r\nAuthorization: Bearer %s\r\n\r\n"
+)
+
+
+async def until_close(stream: TCPStream) -> bytes:
+    """What comes, until a Close frame is among it."""
+    received = b""
+    while b"\x88" not in received:
+        received += await stream.receive()
+    return received
 
 
 # --- what works ---------------------------------------------------------------------------------------------
@@ -159,6 +174,77 @@ async def test_a_tunnel_that_has_fallen_silent_is_noticed_and_the_session_is_tri
         assert ends.line.connections == 2
 
 
+async def test_a_tunnel_that_is_going_away_is_left_for_a_fresh_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port):
+            pass
+        await ends.idle_tunnels(1)
+        for tunnel in ends.server.sweeper.tunnels:
+            tunnel.machine.going_away = True  # its GOAWAY is on its way
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        assert ends.line.connections == 2
+
+
+async def test_what_was_sent_ahead_of_the_answer_is_never_lost_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        await ends.idle_tunnels(1)
+        for tunnel in ends.server.sweeper.tunnels:
+            tunnel.machine.going_away = True
+        async with await ends.connect(port) as stream:
+            try:
+                await stream.send(b"hello")
+                assert await stream.receive() == b"hello"  # it came soon enough for a fresh tunnel
+            except BrokenResourceError:
+                pass  # or it is told
+
+
+async def test_a_slow_destination_is_not_taken_for_a_dead_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_end, "CLIENT_PING_AFTER", 0.2)
+    monkeypatch.setattr(liveness.Liveness.__init__, "__kwdefaults__", {"ping_after": 45.0, "patience": 0.3})
+    monkeypatch.setattr(tunnel_module, "_HEARTBEAT", 0.05)
+    monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
+    signs = 0
+    enough = anyio.Event()
+    receive = ClientTunnel.receive
+
+    def counting_receive(self: ClientTunnel, packet: Any, now: float) -> Any:
+        nonlocal signs
+        signs += packet == Pong(bytes(8))
+        if signs == 15:  # more than the patience
+            enough.set()
+        return receive(self, packet, now)
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            await enough.wait()
+            await stream.send(b"%d" % len(await everything(stream)))
+
+    monkeypatch.setattr(ClientTunnel, "receive", counting_receive)
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(destination)) as stream:
+            await stream.send(bytes(20 * MEGABYTE))
+            await stream.send_eof()
+            assert await everything(stream) == b"%d" % (20 * MEGABYTE)
+
+
+async def test_a_far_end_that_is_gone_is_noticed_though_a_sender_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_end, "CLIENT_PING_AFTER", 0.2)
+    monkeypatch.setattr(liveness.Liveness.__init__, "__kwdefaults__", {"ping_after": 45.0, "patience": 0.3})
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(echo)) as stream:
+            ends.line.fall_silent()
+            with pytest.raises(BrokenResourceError):
+                while True:
+                    await stream.send(bytes(MEGABYTE))
+
+
 async def test_a_tunnel_that_is_cut_resets_its_session_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async with both_ends(monkeypatch) as ends:
         port = await ends.listen(echo)
@@ -259,6 +345,24 @@ async def test_the_server_lets_a_running_session_finish_and_takes_no_other(monke
             await other.aclose()
 
 
+async def test_no_tunnel_begins_while_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, server={"grace": 20.0}) as ends:
+        async with (
+            await ends.connect(await ends.listen(echo)) as stream,
+            await connect_tcp("127.0.0.1", ends.line.to) as late,
+        ):
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+            ends.stop_server.set()
+            await anyio.wait_all_tasks_blocked()
+            await late.send(UPGRADE % TOKEN.encode())
+            head, _, frame = (await until_close(late)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101")
+            assert frame.startswith(b"\x88\x0c\x03\xe9")  # Close 1001, "going away"
+            await stream.send(b"y")
+            assert await stream.receive() == b"y"
+
+
 # --- strangers ----------------------------------------------------------------------------------------------
 
 
@@ -268,13 +372,7 @@ async def test_the_server_lets_a_running_session_finish_and_takes_no_other(monke
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200"),
         (b"GET /tunnel HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 404"),
         (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 405"),
-        (
-            b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: wspool.1\r\n"
-            b"Authorization: Bearer wrong\r\n\r\n",
-            b"HTTP/1.1 404",
-        ),
+        (UPGRADE % b"wrong", b"HTTP/1.1 404"),
     ],
 )
 async def test_a_stranger_sees_an_ordinary_site(

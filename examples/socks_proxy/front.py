@@ -13,6 +13,7 @@ import anyio
 from wspool.websocket import Accept, Request, Response
 
 from .packets import SUBPROTOCOL
+from .website import fetch
 
 _PAGE = b"""<!doctype html>
 <title>It works</title>
@@ -27,9 +28,12 @@ _MAX_FILE = 8 * 1024 * 1024
 class Front:
     """Decides what a request gets. To who does not know path and token, there is no tunnel to be seen."""
 
-    def __init__(self, path: str, token: str | None, fallback_dir: str | None = None) -> None:
+    def __init__(
+        self, path: str, token: str | None, fallback_dir: str | None = None, fallback_url: str | None = None
+    ) -> None:
         self._path = path.encode()
         self._token = None if token is None else token.encode()
+        self._url = fallback_url
         self._root = None if fallback_dir is None else Path(fallback_dir).resolve()
 
     async def __call__(self, request: Request) -> Accept | Response:
@@ -47,6 +51,8 @@ class Front:
     async def _page(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return Response(405, [("Allow", "GET, HEAD")])
+        if self._url is not None:
+            return await fetch(self._url, request)
         if self._root is not None:
             return await self._file(self._root, request.path)
         return Response(200, _HTML, _PAGE) if request.path == "/" else Response(404, _HTML, b"<h1>Not Found</h1>\n")

@@ -102,7 +102,7 @@ class _ServerEnd:
         self._settings = settings
         self._context = context
         self._tasks = tasks
-        self._front = Front(settings.path, settings.token, settings.fallback_dir)
+        self._front = Front(settings.path, settings.token, settings.fallback_dir, settings.fallback_url)
         self._numbers = itertools.count(1)
         self._connections = 0
         self._handshakes = 0

@@ -14,7 +14,7 @@ from examples.socks_proxy.packets import Pong
 from examples.socks_proxy.session import ClientTunnel
 from wspool.websocket import TCPStream, connect_tcp
 
-from .ends import TOKEN, both_ends, echo, everything, exactly, reset
+from .ends import TOKEN, both_ends, echo, everything, exactly, reset, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -382,6 +382,50 @@ async def test_a_stranger_sees_an_ordinary_site(
         async with await connect_tcp("127.0.0.1", ends.line.to) as stream:
             await stream.send(request_head)
             assert (await stream.receive()).startswith(status)
+
+
+@pytest.mark.parametrize(
+    ("site_says", "stranger_sees"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/x\r\nContent-Length: 5\r\n\r\nhello", (b"HTTP/1.1 200", b"hello")),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", (b"HTTP/1.1 200", b"hello")),
+        (b"HTTP/1.0 200 OK\r\n\r\nto the end", (b"HTTP/1.1 200", b"to the end")),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 404", b"")),
+        (b"HTTP/1.1 301 Moved\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 301", b"")),
+        (b"no http at all\r\n\r\n", (b"HTTP/1.1 502", b"Bad Gateway\n")),
+        (b"", (b"HTTP/1.1 502", b"Bad Gateway\n")),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + bytes(9 * MEGABYTE), (b"HTTP/1.1 502", b"Bad Gateway\n")),
+    ],
+)
+async def test_a_stranger_sees_the_website_behind_the_server(
+    site_says: bytes, stranger_sees: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    answers: list[bytes] = []
+
+    async def site(stream: TCPStream) -> None:
+        async with stream:
+            asked.append(await stream.receive())
+            try:
+                await stream.send(site_says)
+                await stream.send_eof()
+                await everything(stream)
+            except (BrokenResourceError, anyio.ClosedResourceError):
+                pass
+
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, site)
+        settings = {"fallback_url": f"http://u:p@127.0.0.1:{port}/site/"}
+        async with both_ends(monkeypatch, server=settings) as ends:
+            async with await connect_tcp("127.0.0.1", ends.line.to) as stream:
+                await stream.send(b"GET /a?b HTTP/1.1\r\nHost: c\r\nUser-Agent: d\r\nCookie: secret\r\n\r\n")
+                answers.append(await everything(stream))
+        tasks.cancel_scope.cancel()
+    head, _, body = answers[0].partition(b"\r\n\r\n")
+    assert (head[:12], body) == stranger_sees
+    assert asked[0].startswith(b"GET /site/a?b HTTP/1.1\r\n")
+    assert b"authorization: Basic dTpw" in asked[0].replace(b"Authorization", b"authorization")
+    assert b"secret" not in asked[0]
 
 
 async def test_a_client_with_the_wrong_token_is_told_so_by_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:

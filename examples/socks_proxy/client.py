@@ -39,6 +39,8 @@ _logger = logging.getLogger("wspool.proxy")
 _LINGER = 2.0
 # The server is told how long it may dial; its answer may take so much longer.
 _ANSWER_GRACE = 5.0
+# Handshakes at once: some clients of a server fit into its --max-handshakes together.
+_MAX_DIALS = 64
 # So long a dead tunnel may count as an idle one, and none is opened in its place.
 _CHECK_INTERVAL = 2.0
 
@@ -102,6 +104,7 @@ class _ClientEnd:
             max_idle=settings.max_idle,
             max_size=settings.max_size,
             min_idle=settings.min_idle,
+            max_connecting=_MAX_DIALS,
             connect_timeout=settings.connect_timeout,
             acquire_timeout=settings.connect_timeout,
             idle_timeout=None,

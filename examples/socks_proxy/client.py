@@ -207,6 +207,8 @@ class _ClientEnd:
                 if isinstance(answer, SessionOpened):
                     await self._opened(session, socks, stream, answer)
                 await session.over.wait()
+                if session.tunnel is not None:
+                    await session.tunnel.flush()
             finally:
                 pooled.release()
             tasks.cancel_scope.cancel()
@@ -222,6 +224,8 @@ class _ClientEnd:
             except GONE as error:
                 await session.give_up(Code.LOCAL_CLIENT_GONE, str(error))
         session.may_relay.set()
+        assert session.tunnel is not None
+        session.tunnel.go_on(session)
 
     async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
         session.failed(answer.code, answer.text)
@@ -252,6 +256,7 @@ class _ClientEnd:
                 if tunnel.lost:
                     self._suspect_siblings(tunnel)
                 _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, answer.text)
+                session.restart()  # from now on nothing goes to the tunnel that failed
                 self._tasks.start_soon(pooled.take().aclose)
                 tunnel = await self._dial()
                 pooled.insert(tunnel)
@@ -267,6 +272,9 @@ class _ClientEnd:
         if self._sleep.was_suspended(now, time.time()):
             for each in self.sweeper.tunnels:
                 each.liveness.suspect = True
+        if session.given_up:  # the application has gone away while there was no tunnel
+            session.over.set()
+            return None
         if not tunnel.is_reusable():  # it has ended since the pool asked
             return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
         session.restart()

@@ -62,6 +62,8 @@ class Session:
         self.dial_scope: anyio.CancelScope | None = None
         """Server: of the dial that runs."""
         self.given_up = False
+        self.held = False
+        """No packet of the tunnel is handled: what came before has to reach the local side first."""
         self.said = 0
         """Bytes from the local side to the tunnel."""
         self.delivered = 0
@@ -78,6 +80,7 @@ class Session:
         self.answer, self.answered, self.over = None, anyio.Event(), anyio.Event()
         if self.may_relay.is_set():  # if not, the pump waits for this very one
             self.may_relay = anyio.Event()
+        self.held = False
 
     def failed(self, code: int, text: str) -> None:
         """For the log: the first reason is the one that counts."""
@@ -127,23 +130,28 @@ class Session:
         try:
             while True:
                 data = await self.local.receive(MAX_DATA_SENT)
-                await self.may_relay.wait()
+                await self._permitted()
                 assert self.tunnel is not None
                 self.last_active = time.monotonic()
                 self.said += len(data)
                 self.committed = True
                 await self.tunnel.say(self.tunnel.machine.local_data(self.number, data))
         except EndOfStream:
-            await self.may_relay.wait()
+            await self._permitted()
             assert self.tunnel is not None
             self.committed = True
             await self.tunnel.say(self.tunnel.machine.local_end(self.number))
         except GONE as error:
             await self.give_up(self._gone, str(error))
 
+    async def _permitted(self) -> None:
+        # Asked once more after the wait: meanwhile the session may have been moved to another tunnel.
+        while not self.may_relay.is_set():
+            await self.may_relay.wait()
+
     async def give_up(self, code: Code, text: str) -> None:
         """The local side is gone, or has to go."""
-        self.given_up = True
+        self.given_up, self.held = True, False
         self.failed(code, text)
         self.answered.set()
         if self.tunnel is not None:

@@ -217,6 +217,8 @@ class _ServerEnd:
                 raise DialFailed(Code.LIMIT_REACHED, f"there are {settings.max_sessions} sessions")
             timeout = min(settings.dial_timeout, request.deadline / 10 or settings.dial_timeout)
             with anyio.CancelScope() as session.dial_scope:
+                if not tunnel.runs(session):  # it was cancelled before this task began
+                    session.dial_scope.cancel()
                 session.local = await dial(
                     session.address, settings.policy, dial_timeout=timeout, lookup_timeout=settings.lookup_timeout
                 )
@@ -232,7 +234,9 @@ class _ServerEnd:
         dial_ms = int(session.record.dial_time * 1000)
         effects = machine.dial_succeeded(number, dial_ms, bound_address(session.local))
         if tunnel.runs(session):
+            session.held = True  # no data overtakes what came early
             await tunnel.say(effects)
+            tunnel.go_on(session)
             return True
         reset_on_close(session.local)
         return False

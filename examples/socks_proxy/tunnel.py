@@ -36,6 +36,7 @@ from .relay import GONE, STALL_TIMEOUT, Session
 from .session import MAX_AGE, ClientTunnel, ServerTunnel
 
 StartDialling: TypeAlias = Callable[["Tunnel", Open], Awaitable[None]]
+LocalEffect: TypeAlias = Deliver | EndLocal | AbortLocal | SessionOpened | SessionRefused | CancelDial
 
 # Keepalive is the tunnel's own: a ping of the protocol below would say nothing about the other end's machine.
 WEBSOCKET_SETTINGS = WebSocketSettings(
@@ -110,9 +111,15 @@ class Tunnel:
         if self._session is not None:
             await self._session.over.wait()
 
-    def _running(self, number: int) -> Session | None:
-        session = self._session
-        return session if session is not None and session.number == number else None
+    def go_on(self, session: Session) -> None:
+        """What had to reach the local side first has reached it."""
+        session.held = False
+        self._room.set()
+
+    async def flush(self) -> None:
+        """Wait until all has been sent, so that no cancellation cuts a packet off."""
+        async with self._sending:
+            pass
 
     def _settle(self) -> None:
         """Let go of a session that is over."""
@@ -127,16 +134,18 @@ class Tunnel:
 
         Only data waits for what is being sent already, so that whoever reads the tunnel never waits for its writer.
         """
+        # The effects are this one's, though it may be settled by another fact while the packets go out.
+        session = self._session
         packets = [effect.packet for effect in effects if isinstance(effect, Send)]
         if packets and not self.lost:
             self._outbox += map(encode, packets)
             try:
                 await self._send_all(wait=any(isinstance(packet, Data) for packet in packets))
             except GONE as error:
-                effects = [*effects, *self._lose(f"sending failed: {error}")]
+                await self.lose(f"sending failed: {error}")
         for effect in effects:
             if not isinstance(effect, Send):
-                await self._do(effect)
+                await self._do(effect, session)
         self._settle()
         self._room.set()
 
@@ -150,49 +159,47 @@ class Tunnel:
                 await self.websocket.send_many(packets)
                 self._last_said = time.monotonic()
 
-    async def _do(self, effect: Effect) -> None:
+    async def _do(self, effect: Effect, session: Session | None) -> None:
         match effect:
-            case Deliver(number, payload):
-                await self._deliver(self._running(number), payload)
-            case EndLocal(number):
-                await self._end_local(self._running(number))
-            case AbortLocal(number, code, text):
-                await self._abort_local(self._running(number), code, text)
-            case SessionOpened(number) | SessionRefused(number):
-                session = self._running(number)
-                if session is not None:
-                    session.answer = effect
-                    session.answered.set()
             case StartDial(request):
                 assert self._dial is not None, "only a server's machine says this"
                 await self._dial(self, request)
-            case CancelDial(number):
-                session = self._running(number)
-                if session is not None and session.dial_scope is not None:
-                    session.dial_scope.cancel()
             case CloseTunnel(close_code, reason):
                 self.lost = self.lost or reason
                 await self.websocket.aclose(close_code, reason)
             case Send():
                 pass
+            case _:
+                if session is not None and session.number == effect.session:
+                    await self._do_locally(effect, session)
 
-    async def _deliver(self, session: Session | None, payload: bytes | memoryview) -> None:
-        if session is None or session.local is None:
+    async def _do_locally(self, effect: LocalEffect, session: Session) -> None:
+        match effect:
+            case Deliver(_, payload):
+                await self._deliver(session, payload)
+            case EndLocal():
+                if session.local is not None:
+                    await session.end()
+            case AbortLocal(_, code, text):
+                session.failed(code, text)
+                await session.abort()
+            case SessionOpened() | SessionRefused():
+                session.answer = effect
+                # The application is told of a success before it gets the first data.
+                session.held = isinstance(effect, SessionOpened)
+                session.answered.set()
+            case CancelDial():
+                if session.dial_scope is not None:
+                    session.dial_scope.cancel()
+
+    async def _deliver(self, session: Session, payload: bytes | memoryview) -> None:
+        if session.local is None:
             return
         self.liveness.stop_reading(time.monotonic())
         try:
             await session.deliver(payload)
         finally:
             self.liveness.go_on_reading(time.monotonic())
-
-    async def _end_local(self, session: Session | None) -> None:
-        if session is not None and session.local is not None:
-            await session.end()
-
-    async def _abort_local(self, session: Session | None, code: int, text: str) -> None:
-        if session is not None:
-            session.failed(code, text)
-            await session.abort()
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -221,12 +228,13 @@ class Tunnel:
                 raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
             packet = self._reader.feed(part.data, part.finished)
             if packet is not None:
+                await self._wait_for_room()  # held meanwhile
                 await self.say(self.machine.receive(packet, now))
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
-        """Early data is kept up to a limit: then the dial has to come to its end first."""
-        while not self.machine.wants_packets:
+        """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""
+        while not self.machine.wants_packets or (self._session is not None and self._session.held):
             self._room = anyio.Event()
             self.liveness.stop_reading(time.monotonic())
             await self._room.wait()

@@ -1,0 +1,235 @@
+"""What one task of a tunnel does while another is held up: nothing is overtaken, cut off or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import anyio
+import pytest
+from anyio import BrokenResourceError
+
+from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
+from examples.socks_proxy.codes import Code, Command
+from examples.socks_proxy.packets import (
+    DATA,
+    OPENED,
+    RESET,
+    SUBPROTOCOL,
+    Data,
+    Open,
+    Opened,
+    PacketReader,
+    Reset,
+    encode,
+)
+from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
+
+from .ends import TOKEN, Ends, both_ends, echo, everything, exactly, reset, serve_in
+
+pytestmark = pytest.mark.usefixtures("anyio_backend")
+
+
+class Held:
+    """Holds up the writing of such packets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, is_meant: Callable[[bool, int], bool]) -> None:
+        self.reached, self.go_on = anyio.Event(), anyio.Event()
+        send_many = WebSocketConnection.send_many
+
+        async def send(websocket: WebSocketConnection, items: Iterable[Any]) -> None:
+            messages, this = list(items), cast("Any", websocket)
+            put = this._put
+
+            async def slow_put(data: bytes) -> None:
+                self.reached.set()
+                await self.go_on.wait()
+                await put(data)
+
+            if any(is_meant(this._client, message[0]) for message in messages):
+                this._put = slow_put
+            try:
+                await send_many(websocket, messages)
+            finally:
+                this._put = put
+
+        monkeypatch.setattr(WebSocketConnection, "send_many", send)
+
+
+async def all_has_arrived() -> None:
+    """Wait until nobody has anything left to do; what is in a socket wakes somebody in the next round."""
+    for _ in range(20):
+        await anyio.wait_all_tasks_blocked()
+
+
+async def ask_at_once(ends: Ends, port: int, early: bytes = b"") -> TCPStream:
+    """Ask an end with --fast-open, and say something with the request."""
+    stream = await connect_tcp("127.0.0.1", ends.client_port)
+    await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big") + early)
+    assert (await exactly(stream, 12))[:4] == b"\x05\x00\x05\x00"
+    return stream
+
+
+async def packet_from(websocket: WebSocketConnection, reader: PacketReader) -> Any:
+    message = await websocket.receive()
+    assert isinstance(message, bytes)
+    return reader.feed(message, True)
+
+
+async def test_the_reply_comes_before_what_the_destination_says_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, closed = anyio.Event(), anyio.Event()
+
+    async def server(stream: TCPStream) -> None:
+        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
+        reader = PacketReader()
+        while not isinstance(await packet_from(websocket, reader), Open):
+            pass
+        await websocket.send_many([encode(Opened(1, 0, UNKNOWN)), encode(Data(1, b"banner"))])
+        await gone.wait()
+        await anyio.aclose_forcefully(websocket)
+        closed.set()
+
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, server)
+        async with both_ends(monkeypatch, client={"server": f"ws://127.0.0.1:{port}/"}) as ends:
+            async with await ends.connect(80) as stream:
+                assert await exactly(stream, 6) == b"banner"
+            gone.set()
+            await closed.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def test_no_data_overtakes_what_came_before_the_dial_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[bytes] = []
+    over = anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            received.append(await everything(stream))
+        over.set()
+
+    held = Held(monkeypatch, lambda _, kind: kind == OPENED)
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends:
+        async with await ask_at_once(ends, await ends.listen(destination), b"early ") as stream:
+            await held.reached.wait()
+            await stream.send(b"late")
+            await stream.send_eof()
+            await all_has_arrived()
+            held.go_on.set()
+            await over.wait()
+    assert received == [b"early late"]
+
+
+async def test_a_reset_reaches_the_application_though_another_fact_comes_in_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cut = anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        await cut.wait()
+        reset(stream)
+        await stream.aclose()
+
+    held = Held(monkeypatch, lambda is_client, kind: is_client and kind == RESET)
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(destination)) as stream:
+            cut.set()
+            await held.reached.wait()
+            await stream.send(b"x")
+            await all_has_arrived()
+            held.go_on.set()
+            with pytest.raises(BrokenResourceError):
+                await stream.receive()
+
+
+async def test_a_session_that_ends_while_it_sends_leaves_a_tunnel_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        await cut.wait()
+        reset(stream)
+        await stream.aclose()
+
+    held = Held(monkeypatch, lambda is_client, kind: is_client and kind == DATA)
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(destination)) as stream:
+            await stream.send(b"x")
+            await held.reached.wait()
+            cut.set()
+            await all_has_arrived()
+            held.go_on.set()
+        await ends.idle_tunnels(1)
+        async with await ends.connect(await ends.listen(echo)) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        assert ends.line.connections == 1
+
+
+async def test_what_is_said_between_two_tunnels_goes_to_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port):
+            pass
+        await ends.idle_tunnels(1)
+        for tunnel in ends.server.sweeper.tunnels:
+            tunnel.machine.going_away = True
+        dialling, go_on, dial = anyio.Event(), anyio.Event(), ends.client._dial
+
+        async def slow_dial() -> Any:
+            dialling.set()
+            await go_on.wait()
+            return await dial()
+
+        ends.client._dial = slow_dial
+        async with await ask_at_once(ends, port) as stream:
+            await dialling.wait()
+            await stream.send(b"hello")
+            await all_has_arrived()
+            go_on.set()
+            assert await exactly(stream, 5) == b"hello"
+
+
+async def test_nothing_begins_for_an_application_that_went_away_while_there_was_no_tunnel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accepted = 0
+
+    async def destination(stream: TCPStream) -> None:
+        nonlocal accepted
+        accepted += 1
+        await echo(stream)
+
+    async with both_ends(monkeypatch, client={"fast_open": True, "max_size": 1, "max_idle": 1}) as ends:
+        port = await ends.listen(destination)
+        async with await ask_at_once(ends, port, b"x") as first:
+            assert await first.receive() == b"x"
+            second = await ask_at_once(ends, port)
+            await all_has_arrived()
+            reset(second)
+            await second.aclose()
+            await all_has_arrived()
+        await ends.idle_tunnels(1)
+        await all_has_arrived()
+        await ends.idle_tunnels(1)
+    assert accepted == 1
+
+
+async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        dialled = 0
+
+        async def never(*_: Any, **__: Any) -> Any:
+            nonlocal dialled
+            await anyio.lowlevel.checkpoint()
+            dialled += 1
+
+        monkeypatch.setattr("examples.socks_proxy.server.dial", never)
+        async with await connect_websocket(
+            ends.server_url, headers=[("Authorization", f"Bearer {TOKEN}")], subprotocols=[SUBPROTOCOL]
+        ) as websocket:
+            request = Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), port), 0)
+            await websocket.send_many([encode(request), encode(Reset(1, Code.CANCELLED))])
+            assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
+            await all_has_arrived()
+    assert dialled == 0

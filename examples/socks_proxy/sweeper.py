@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import anyio
 
 from .tunnel import Tunnel
+
+_logger = logging.getLogger("wspool.proxy")
 
 # Shorter than any time limit that it watches over, which is a second or more.
 _INTERVAL = 0.25
@@ -19,10 +22,12 @@ class Sweeper:
         self.tunnels = set[Tunnel]()
 
     async def watch(self, tunnel: Tunnel) -> None:
-        """Read a tunnel until it ends, and look at the clock for it meanwhile."""
+        """Read a tunnel until it ends, and look at the clock for it meanwhile. It takes no other one along."""
         self.tunnels.add(tunnel)
         try:
             await tunnel.run()
+        except Exception:
+            _logger.exception("a tunnel failed by an error in this program")
         finally:
             self.tunnels.discard(tunnel)
 
@@ -34,4 +39,12 @@ class Sweeper:
                 now = time.monotonic()
                 for tunnel in [each for each in self.tunnels if each.is_due(now)]:
                     # A tunnel whose far end does not read must not keep the others waiting.
-                    ticks.start_soon(tunnel.tick, now)
+                    ticks.start_soon(self._tick, tunnel, now)
+
+    async def _tick(self, tunnel: Tunnel, now: float) -> None:
+        try:
+            await tunnel.tick(now)
+        except Exception:
+            _logger.exception("a tunnel failed by an error in this program")
+            # Whoever reads it tells its session.
+            await anyio.aclose_forcefully(tunnel.websocket)

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from anyio import BrokenResourceError
 
+from examples.socks_proxy import sweeper, tunnel as tunnel_module
 from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
 from examples.socks_proxy.codes import Code, Command
 from examples.socks_proxy.packets import (
@@ -233,3 +234,27 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
             assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
             await all_has_arrived()
     assert dialled == 0
+
+
+@pytest.mark.parametrize("place", ["receive", "expire"])
+async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("a planted error")
+
+    monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
+    monkeypatch.setattr(tunnel_module, "_HEARTBEAT", 0.0)
+    async with both_ends(monkeypatch) as ends:
+        port = await ends.listen(echo)
+        async with await ends.connect(port) as stream:
+            tunnel = next(iter(ends.client.sweeper.tunnels))
+            monkeypatch.setattr(tunnel.machine, place, fail)
+            with pytest.raises(BrokenResourceError):
+                await stream.send(b"x")
+                await stream.receive()
+                await stream.receive()
+        async with await ends.connect(port) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+    assert "a planted error" in caplog.text

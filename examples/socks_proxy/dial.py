@@ -31,6 +31,8 @@ async def dial(address: Address, policy: Policy, *, dial_timeout: float, lookup_
     Raises:
         DialFailed: With the code for the client.
     """
+    if not address.port:
+        raise DialFailed(Code.BAD_REQUEST, "there is no port 0")
     with anyio.move_on_after(dial_timeout):
         found = await _look_up(address, lookup_timeout)
         refusals = [policy.refusal(address.host, ip_address(target[0]), address.port) for _, target in found]

@@ -21,6 +21,7 @@ from examples.socks_proxy.packets import (
     Open,
     Opened,
     PacketReader,
+    Refused,
     Reset,
     encode,
 )
@@ -69,6 +70,12 @@ async def ask_at_once(ends: Ends, port: int, early: bytes = b"") -> TCPStream:
     await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big") + early)
     assert (await exactly(stream, 12))[:4] == b"\x05\x00\x05\x00"
     return stream
+
+
+async def bare_tunnel(ends: Ends) -> WebSocketConnection:
+    """A tunnel to the server end on which any packet can be said."""
+    headers = [("Authorization", f"Bearer {TOKEN}")]
+    return await connect_websocket(ends.server_url, headers=headers, subprotocols=[SUBPROTOCOL])
 
 
 async def packet_from(websocket: WebSocketConnection, reader: PacketReader) -> Any:
@@ -226,9 +233,7 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
             dialled += 1
 
         monkeypatch.setattr("examples.socks_proxy.server.dial", never)
-        async with await connect_websocket(
-            ends.server_url, headers=[("Authorization", f"Bearer {TOKEN}")], subprotocols=[SUBPROTOCOL]
-        ) as websocket:
+        async with await bare_tunnel(ends) as websocket:
             request = Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), port), 0)
             await websocket.send_many([encode(request), encode(Reset(1, Code.CANCELLED))])
             assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
@@ -258,3 +263,14 @@ async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
             await stream.send(b"x")
             assert await stream.receive() == b"x"
     assert "a planted error" in caplog.text
+
+
+async def test_port_0_is_refused_as_any_bad_request(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with both_ends(monkeypatch) as ends:
+        async with await bare_tunnel(ends) as websocket:
+            await websocket.send(encode(Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), 0), 0)))
+            answer = await packet_from(websocket, PacketReader())
+            assert (type(answer), answer.code) == (Refused, Code.BAD_REQUEST)
+    assert "error in this program" not in caplog.text

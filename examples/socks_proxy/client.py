@@ -135,7 +135,12 @@ class _ClientEnd:
         tunnel = Tunnel(websocket, machine, ping_after=CLIENT_PING_AFTER, idle_timeout=settings.idle_timeout)
         self._tasks.start_soon(self.sweeper.watch, tunnel)
         # Its answer tells how long a round trip takes, before that matters.
-        await tunnel.say(machine.ping(time.monotonic()))
+        try:
+            await tunnel.say(machine.ping(time.monotonic()))
+        except BaseException:
+            tunnel.lost = "opening it was cancelled"
+            await anyio.aclose_forcefully(websocket)
+            raise
         return tunnel
 
     # --- one connection of an application ---------------------------------------------------------------

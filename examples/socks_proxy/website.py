@@ -29,8 +29,8 @@ async def fetch(url: str, request: Request) -> Response:
     try:
         with anyio.move_on_after(_TIMEOUT):
             return await _fetch(url, request)
-    except (OSError, h11.ProtocolError, anyio.BrokenResourceError, anyio.EndOfStream):
-        pass
+    except (OSError, ValueError, h11.ProtocolError, anyio.BrokenResourceError, anyio.EndOfStream):
+        pass  # ValueError: what cannot be passed on, such as a status of 999
     return _BAD_GATEWAY
 
 

@@ -394,6 +394,7 @@ async def test_a_stranger_sees_an_ordinary_site(
         (b"HTTP/1.1 301 Moved\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 301", b"")),
         (b"no http at all\r\n\r\n", (b"HTTP/1.1 502", b"Bad Gateway\n")),
         (b"", (b"HTTP/1.1 502", b"Bad Gateway\n")),
+        (b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 502", b"Bad Gateway\n")),
         (b"HTTP/1.0 200 OK\r\n\r\n" + bytes(9 * MEGABYTE), (b"HTTP/1.1 502", b"Bad Gateway\n")),
     ],
 )

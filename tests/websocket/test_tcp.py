@@ -413,6 +413,21 @@ async def _serve_one(listener: TCPListener) -> None:
             await anyio.sleep_forever()
 
 
+async def test_a_listener_closed_at_the_moment_of_an_accept_is_closed_and_not_broken() -> None:
+    async with await listen_tcp("127.0.0.1") as listener:
+
+        class ClosedMeanwhile(Accepting):
+            def accept(self) -> tuple[socket.socket, Any]:
+                listener._closed = True
+                return super().accept()
+
+        sockets: list[Any] = listener._sockets
+        sockets[:] = [ClosedMeanwhile(sock, errno.EBADF) for sock in sockets]
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await listener.serve(TCPStream.aclose)
+        assert caught.group_contains(ClosedResourceError)
+
+
 async def test_a_socket_that_cannot_listen_is_told() -> None:
     async with await listen_tcp("127.0.0.1") as listener:
         troubled(listener, errno.EINVAL)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
-from anyio import ClosedResourceError, EndOfStream
+from anyio import EndOfStream
 from anyio.abc import TaskGroup
 
 from wspool import Pool, Pooled, PoolError
-from wspool.websocket import TCPListener, TCPStream, WebSocketError, connect_websocket, listen_tcp
+from wspool.websocket import TCPStream, WebSocketError, connect_websocket, listen_tcp
 
 from .certificates import client_context
 from .codes import Code
-from .dial import listening_on
 from .effects import SessionOpened, SessionRefused
+from .listening import accept_all, listening_on
 from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
 from .packets import SUBPROTOCOL
 from .relay import GONE, Session, reset_on_close
 from .session import MAX_AGE, ClientTunnel
-from .session_log import SessionRecord, log_session
+from .session_log import SessionRecord
 from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
 from .sweeper import Sweeper
 from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
@@ -65,19 +65,12 @@ async def run_client(
         tasks.start_soon(end.sweeper.run)
         async with end.pool:
             async with anyio.create_task_group() as sessions:
-                tasks.start_soon(_serve, listener, end, sessions)
+                tasks.start_soon(accept_all, listener, end.handle, sessions)
                 ready(f"socks5://{listening_on(listener)}")
                 await stop.wait()
                 await listener.aclose()
                 sessions.cancel_scope.deadline = anyio.current_time() + settings.grace
         tasks.cancel_scope.cancel()
-
-
-async def _serve(listener: TCPListener, end: _ClientEnd, sessions: TaskGroup) -> None:
-    try:
-        await listener.serve(end.handle, sessions)
-    except* ClosedResourceError:
-        pass  # no more of them, please
 
 
 def _context(settings: ClientSettings) -> ssl.SSLContext | None:
@@ -165,17 +158,13 @@ class _ClientEnd:
             return
         record.destination = str(asked.address)
         session = Session(asked.address, record, Code.LOCAL_CLIENT_GONE, stream)
-        began = time.monotonic()
         try:
             await self._serve(session, socks, stream)
         finally:
             if not session.over.is_set():
                 session.failed(Code.CANCELLED, "the proxy ends")
                 reset_on_close(stream)
-            record.bytes_up, record.bytes_down = session.said, session.delivered
-            record.duration = time.monotonic() - began
-            record.outcome = record.outcome or "done"
-            log_session(record)
+            session.conclude()
 
     async def _negotiate(self, stream: TCPStream, socks: Socks5Server, record: SessionRecord) -> Request | None:
         while True:

@@ -10,7 +10,7 @@ from typing import cast
 import anyio
 from anyio.abc import SocketAttribute
 
-from wspool.websocket import TCPListener, TCPStream, connect_any, resolve
+from wspool.websocket import TCPStream, connect_any, resolve
 
 from .addresses import Address
 from .codes import Code, best_informed, code_of_errno
@@ -71,15 +71,11 @@ def _singles(error: OSError) -> Iterator[OSError]:
 
 def bound_address(stream: TCPStream) -> Address:
     """What the connection is bound to on this machine, for OPENED."""
-    return _local_address(stream.extra(SocketAttribute.raw_socket))
+    return local_address(stream.extra(SocketAttribute.raw_socket))
 
 
-def listening_on(listener: TCPListener) -> Address:
-    """Where connections are accepted, on the first of its sockets."""
-    return _local_address(listener.extra(SocketAttribute.raw_socket))
-
-
-def _local_address(sock: socket.socket) -> Address:
+def local_address(sock: socket.socket) -> Address:
+    """What a socket is bound to."""
     host, port, *_ = sock.getsockname()
     address = ip_address(host.partition("%")[0])
     return Address(address if isinstance(address, IPv4Address) else address.ipv4_mapped or address, port)

@@ -13,13 +13,13 @@ from anyio.abc import SocketAttribute
 
 from .codes import Code, code_name
 from .packets import MAX_DATA_SENT
+from .session_log import SessionRecord, log_session
 
 if TYPE_CHECKING:
     from wspool.websocket import TCPStream
 
     from .addresses import Address
     from .effects import SessionOpened, SessionRefused
-    from .session_log import SessionRecord
     from .tunnel import Tunnel
 
 # What a closed, reset or vanished TCP connection raises.
@@ -68,7 +68,7 @@ class Session:
         """Bytes from the local side to the tunnel."""
         self.delivered = 0
         """Bytes from the tunnel to the local side."""
-        self.last_active = time.monotonic()
+        self._began = self.last_active = time.monotonic()
         self.stalled_until: float | None = None
         """When a destination that accepts nothing of what is being delivered is given up."""
         self.committed = False
@@ -85,6 +85,15 @@ class Session:
     def failed(self, code: int, text: str) -> None:
         """For the log: the first reason is the one that counts."""
         self.record.outcome = self.record.outcome or f"{code_name(code)}: {text}".rstrip(": ")
+
+    def conclude(self) -> None:
+        """Write the line of the log: whatever came of it is known."""
+        record = self.record
+        bytes_each_way = self.said, self.delivered
+        record.bytes_up, record.bytes_down = bytes_each_way if record.role == "client" else bytes_each_way[::-1]
+        record.duration = time.monotonic() - self._began
+        record.outcome = record.outcome or "done"
+        log_session(record)
 
     # --- from the tunnel to the local side --------------------------------------------------------------
 

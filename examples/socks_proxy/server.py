@@ -10,11 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
-from anyio import ClosedResourceError
 from anyio.abc import ByteStream, TaskGroup
 
 from wspool.websocket import (
-    TCPListener,
     TCPStream,
     TLSStream,
     WebSocketConnection,
@@ -24,13 +22,14 @@ from wspool.websocket import (
 )
 
 from .codes import CloseCode, Code
-from .dial import DialFailed, bound_address, dial, listening_on
+from .dial import DialFailed, bound_address, dial
 from .front import Front
+from .listening import accept_all, listening_on
 from .liveness import SERVER_PING_AFTER
 from .packets import Open
 from .relay import GONE, Session, reset_on_close
 from .session import ServerTunnel
-from .session_log import SessionRecord, log_session
+from .session_log import SessionRecord
 from .sweeper import Sweeper
 from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
 
@@ -42,7 +41,6 @@ _logger = logging.getLogger("wspool.proxy")
 _HANDSHAKE_TIMEOUT = 10.0
 """Seconds for TLS, and again for the upgrade request."""
 _RELOAD_INTERVAL = 2.0
-_GOING_AWAY = Code.GOING_AWAY
 
 
 class Reloadable(Protocol):
@@ -75,20 +73,13 @@ async def run_server(
         tasks.start_soon(end.sweeper.run)
         if reload is not None:
             tasks.start_soon(_reload, reload)
-        tasks.start_soon(_serve, listener, end, tasks)
+        tasks.start_soon(accept_all, listener, end.handle, tasks)
         scheme = "ws" if context is None else "wss"
         ready(f"{scheme}://{listening_on(listener)}{settings.path}")
         await stop.wait()
         await listener.aclose()
         await end.drain()
         tasks.cancel_scope.cancel()
-
-
-async def _serve(listener: TCPListener, end: _ServerEnd, tasks: TaskGroup) -> None:
-    try:
-        await listener.serve(end.handle, tasks)
-    except* ClosedResourceError:
-        pass  # no more of them, please
 
 
 async def _reload(reload: Reloadable) -> None:
@@ -172,7 +163,7 @@ class _ServerEnd:
                     goodbyes.start_soon(self._say_goodbye, tunnel, int(grace * 1000))
 
     async def _say_goodbye(self, tunnel: Tunnel, grace_ms: int) -> None:
-        await tunnel.say(tunnel.machine.go_away(_GOING_AWAY, grace_ms))
+        await tunnel.say(tunnel.machine.go_away(Code.GOING_AWAY, grace_ms))
         await tunnel.idle()
         await tunnel.say(tunnel.machine.close(CloseCode.GOING_AWAY, "going away"))
 
@@ -185,7 +176,6 @@ class _ServerEnd:
         self._tasks.start_soon(self._session, tunnel, session, request)
 
     async def _session(self, tunnel: Tunnel, session: Session, request: Open) -> None:
-        began = time.monotonic()
         self._sessions += 1
         try:
             if await self._dial(tunnel, session, request):
@@ -197,11 +187,7 @@ class _ServerEnd:
             await session.give_up(Code.INTERNAL_ERROR, str(error))
         finally:
             self._sessions -= 1
-            record = session.record
-            record.bytes_up, record.bytes_down = session.delivered, session.said
-            record.duration = time.monotonic() - began
-            record.outcome = record.outcome or "done"
-            log_session(record)
+            session.conclude()
             if session.local is not None:
                 if not session.over.is_set():
                     reset_on_close(session.local)

@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-1. TLS 1.2 at least, `http/1.1` by ALPN; an end without a close_notify is an error, and no clean end.
+1. The rules of `wspool.websocket.default_context`, and `http/1.1` by ALPN.
 2. What cannot be used is a `BadCertificate`, which names the files and says what is wrong with them.
 3. A new certificate is used whole or not at all: a file that is written at this moment harms nobody.
 """
@@ -15,6 +15,8 @@ import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, TypeAlias
+
+from wspool.websocket import default_context
 
 _logger = logging.getLogger("wspool.proxy")
 
@@ -31,7 +33,7 @@ class BadCertificate(ValueError):
 
 def server_context(cert: str, key: str | None = None, client_ca: str | None = None) -> ssl.SSLContext:
     """For a server, from files in PEM. With `client_ca`, clients must show a certificate. Or `BadCertificate`."""
-    context = _with_our_rules(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    context = _over_http_1(default_context(server_side=True))
     _load_chain(context, cert, key)
     if client_ca is not None:
         with _authorities("--client-ca", client_ca):
@@ -44,7 +46,7 @@ def client_context(
     *, ca_file: str | None = None, cert: str | None = None, key: str | None = None, insecure: bool = False
 ) -> ssl.SSLContext:
     """For a client, from files in PEM; without `ca_file` it trusts the system's authorities. Or `BadCertificate`."""
-    context = _with_our_rules(_trusting(ca_file))
+    context = _over_http_1(_trusting(ca_file))
     if cert is not None:
         _load_chain(context, cert, key)
     if insecure:
@@ -53,10 +55,7 @@ def client_context(
     return context
 
 
-def _with_our_rules(context: ssl.SSLContext) -> ssl.SSLContext:
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996: nothing older
-    # A system-wide configuration may set it; OpenSSL older than 3.0 does not have it.
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+def _over_http_1(context: ssl.SSLContext) -> ssl.SSLContext:
     context.set_alpn_protocols([_ALPN])
     return context
 
@@ -94,7 +93,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:
     with _authorities("--ca-file", ca_file):
-        return ssl.create_default_context(cafile=ca_file)
+        return default_context(ca_file=ca_file)
 
 
 @contextmanager
@@ -179,7 +178,7 @@ def throw_away() -> ThrowAway:
     import trustme
 
     authority = trustme.CA(organization_name="wspool, throw-away")
-    context = _with_our_rules(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    context = _over_http_1(default_context(server_side=True))
     # Its types mention pyOpenSSL, which need not be installed.
     authority.issue_cert(*_LOOPBACK).configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     return ThrowAway(context, authority.cert_pem.bytes().decode())

@@ -200,6 +200,8 @@ class _ClientEnd:
                 answer = await self._open(session, pooled, socks.take_rest())
                 if isinstance(answer, SessionOpened):
                     await self._opened(session, socks, stream, answer)
+                elif isinstance(answer, SessionRefused):
+                    await self._refused(session, socks, stream, answer)
                 await session.over.wait()
                 if session.tunnel is not None:
                     await session.tunnel.flush()
@@ -207,16 +209,13 @@ class _ClientEnd:
                 pooled.release()
             tasks.cancel_scope.cancel()
         if isinstance(answer, SessionRefused):
-            await self._refused(session, socks, stream, answer)
+            await _hang_up(stream)
 
     async def _opened(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionOpened) -> None:
         session.record.dial_time = answer.dial_ms / 1000
         if not self._settings.fast_open:
             socks.reply(Code.SUCCEEDED, answer.bound)
-            try:
-                await stream.send(socks.data_to_send())
-            except GONE as error:
-                await session.give_up(Code.LOCAL_CLIENT_GONE, str(error))
+            await _tell(session, socks, stream)
         session.may_relay.set()
         assert session.tunnel is not None
         session.tunnel.go_on(session)
@@ -224,11 +223,10 @@ class _ClientEnd:
     async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
         session.failed(answer.code, answer.text)
         if self._settings.fast_open:
-            reset_on_close(stream)  # it has been told of a success
+            await session.abort()  # it has been told of a success
         elif not session.given_up:
             socks.reply(answer.code)
-            await stream.send(socks.data_to_send())
-            await _hang_up(stream)
+            await _tell(session, socks, stream)
 
     # --- opening a session on a tunnel ------------------------------------------------------------------
 
@@ -271,7 +269,6 @@ class _ClientEnd:
             return None
         if not tunnel.is_reusable():  # it has ended since the pool asked
             return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
-        session.restart()
         machine = tunnel.machine
         assert isinstance(machine, ClientTunnel)
         effects = machine.open(session.address, deadline=round(self._settings.connect_timeout * 10), now=now)
@@ -299,6 +296,14 @@ class _ClientEnd:
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
             tunnel.liveness.suspect_if_older(dead.liveness)
+
+
+async def _tell(session: Session, socks: Socks5Server, stream: TCPStream) -> None:
+    """Send the reply."""
+    try:
+        await stream.send(socks.data_to_send())
+    except GONE as error:
+        await session.give_up(Code.LOCAL_CLIENT_GONE, str(error))
 
 
 async def _hang_up(stream: TCPStream) -> None:

@@ -77,6 +77,9 @@ class Session:
 
     def restart(self) -> None:
         """Forget a tunnel on which it could not begin."""
+        if self.tunnel is not None:
+            self.tunnel.let_go(self)
+            self.tunnel = None
         self.answer, self.answered, self.over = None, anyio.Event(), anyio.Event()
         if self.may_relay.is_set():  # if not, the pump waits for this very one
             self.may_relay = anyio.Event()

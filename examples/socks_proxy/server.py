@@ -165,6 +165,7 @@ class _ServerEnd:
     async def _say_goodbye(self, tunnel: Tunnel, grace_ms: int) -> None:
         await tunnel.say(tunnel.machine.go_away(Code.GOING_AWAY, grace_ms))
         await tunnel.idle()
+        await tunnel.flush()
         await tunnel.say(tunnel.machine.close(CloseCode.GOING_AWAY, "going away"))
 
     # --- sessions ---------------------------------------------------------------------------------------
@@ -182,9 +183,10 @@ class _ServerEnd:
                 session.may_relay.set()
                 await session.pump()
             await session.over.wait()
-        except Exception as error:
+        except Exception:
             _logger.exception("a session failed by an error in this program")
-            await session.give_up(Code.INTERNAL_ERROR, str(error))
+            # Whoever reads it tells the session.
+            await anyio.aclose_forcefully(tunnel.websocket)
         finally:
             self._sessions -= 1
             session.conclude()

@@ -111,6 +111,11 @@ class Tunnel:
         if self._session is not None:
             await self._session.over.wait()
 
+    def let_go(self, session: Session) -> None:
+        """It could not begin here, and is tried elsewhere: it is not over when it is over here."""
+        if self.runs(session):
+            self._session = None
+
     def go_on(self, session: Session) -> None:
         """What had to reach the local side first has reached it."""
         session.held = False

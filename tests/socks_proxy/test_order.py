@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import BrokenResourceError
 
-from examples.socks_proxy import sweeper, tunnel as tunnel_module
+from examples.socks_proxy import client as client_module, sweeper, tunnel as tunnel_module
 from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
 from examples.socks_proxy.codes import Code, Command
 from examples.socks_proxy.packets import (
@@ -18,6 +18,8 @@ from examples.socks_proxy.packets import (
     RESET,
     SUBPROTOCOL,
     Data,
+    Fin,
+    Goaway,
     Open,
     Opened,
     PacketReader,
@@ -197,6 +199,90 @@ async def test_what_is_said_between_two_tunnels_goes_to_the_second(monkeypatch: 
             assert await exactly(stream, 5) == b"hello"
 
 
+async def test_a_session_that_was_moved_is_not_over_when_its_first_tunnel_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    tunnels = 0
+    closing = anyio.Event()
+    unknown = b"\x30\0\0\0"
+
+    async def server(stream: TCPStream) -> None:
+        nonlocal tunnels
+        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
+        tunnels += 1
+        is_first, reader = tunnels == 1, PacketReader()
+        while not isinstance(await packet_from(websocket, reader), Open):
+            pass
+        await websocket.send(unknown if is_first else encode(Opened(1, 0, UNKNOWN)))
+        await closing.wait()  # it does not answer a Close
+        if not is_first:
+            await websocket.send(encode(Data(1, b"hello")))
+        await anyio.aclose_forcefully(websocket)
+
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, server)
+        async with both_ends(monkeypatch, client={"server": f"ws://127.0.0.1:{port}/"}) as ends:
+            async with await ends.connect(80) as stream:
+                await all_has_arrived()
+                closing.set()
+                assert await exactly(stream, 5) == b"hello"
+        tasks.cancel_scope.cancel()
+    assert tunnels == 2
+
+
+async def test_a_server_that_does_not_answer_costs_the_application_no_more_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replied = anyio.Event()
+
+    async def server(stream: TCPStream) -> None:
+        async with await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL)) as websocket:
+            reader = PacketReader()
+            while not isinstance(await packet_from(websocket, reader), Reset):
+                pass
+            await replied.wait()
+            await websocket.send(encode(Reset(1, Code.CANCELLED)))
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr(client_module, "_ANSWER_GRACE", 0.01)
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, server)
+        settings = {"server": f"ws://127.0.0.1:{port}/", "connect_timeout": 0.5}
+        async with both_ends(monkeypatch, client=settings) as ends:
+            stream, code = await ends.ask("127.0.0.1", 80)
+            assert code == 6
+            replied.set()
+            await ends.idle_tunnels(1)
+            await stream.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_end_of_a_session_goes_out_before_a_server_that_ends_closes_its_tunnel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            await everything(stream)
+            await stream.send(b"x")
+            await anyio.sleep_forever()
+
+    monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
+    held = Held(monkeypatch, lambda is_client, kind: not is_client and kind == DATA)
+    async with both_ends(monkeypatch, server={"idle_timeout": 0.3}) as ends:
+        address = Address(parse_host("127.0.0.1"), await ends.listen(destination))
+        async with await bare_tunnel(ends) as websocket:
+            await websocket.send_many([encode(Open(1, Command.CONNECT, address, 0)), encode(Fin(1))])
+            await held.reached.wait()
+            (tunnel,) = ends.server.sweeper.tunnels
+            await tunnel.idle()  # as nothing has happened for so long
+            ends.stop_server.set()
+            await all_has_arrived()
+            held.go_on.set()
+            reader = PacketReader()
+            kinds = [type(await packet_from(websocket, reader)) for _ in range(4)]
+            assert kinds == [Opened, Data, Reset, Goaway]
+            with pytest.raises(anyio.EndOfStream):
+                await websocket.receive()
+
+
 async def test_nothing_begins_for_an_application_that_went_away_while_there_was_no_tunnel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,11 +327,13 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
     assert dialled == 0
 
 
-@pytest.mark.parametrize("place", ["receive", "expire"])
+@pytest.mark.parametrize(
+    ("end", "places"), [("client", ["receive"]), ("client", ["expire"]), ("server", ["local_data", "local_abort"])]
+)
 async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
-    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    end: str, places: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("a planted error")
 
     monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
@@ -253,8 +341,9 @@ async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
     async with both_ends(monkeypatch) as ends:
         port = await ends.listen(echo)
         async with await ends.connect(port) as stream:
-            tunnel = next(iter(ends.client.sweeper.tunnels))
-            monkeypatch.setattr(tunnel.machine, place, fail)
+            tunnel = next(iter(getattr(ends, end).sweeper.tunnels))
+            for place in places:
+                monkeypatch.setattr(tunnel.machine, place, fail)
             with pytest.raises(BrokenResourceError):
                 await stream.send(b"x")
                 await stream.receive()

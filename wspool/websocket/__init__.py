@@ -24,7 +24,7 @@ from ._masking import masker
 from ._settings import WebSocketSettings
 from ._stream import WebSocketStream
 from ._tcp import TCPListener, TCPStream, connect_any, connect_tcp, listen_tcp, resolve
-from ._tls import TLSStream
+from ._tls import TLSStream, default_context
 
 __all__ = (
     "Accept",
@@ -49,6 +49,7 @@ __all__ = (
     "connect_any",
     "connect_tcp",
     "connect_websocket",
+    "default_context",
     "listen_tcp",
     "masker",
     "resolve",

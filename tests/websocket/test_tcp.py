@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
 import gc
+import itertools
 import logging
 import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -121,28 +122,80 @@ async def test_closing_ends_who_waits() -> None:
 
 
 @pytest.mark.parametrize("wait", [fill, lambda stream: stream.receive()], ids=["sender", "receiver"])
-async def test_a_descriptor_is_not_used_again_before_who_waits_for_it_has_left(wait: Any) -> None:
-    """anyio's waits clean up by the descriptor's number: those of a new socket with that number would be lost."""
+async def test_who_waits_for_a_new_socket_with_the_number_of_a_closed_one_is_woken(wait: Any) -> None:
+    """anyio's waits on asyncio clean up by the descriptor's number when they wake: the new one would be lost."""
     client, server = await own_tcp_pair()
-    number = client.extra(SocketAttribute.raw_socket).fileno()
-    left = list[str]()
+    received = list[bytes]()
 
     async def expect_closed() -> None:
         with pytest.raises(ClosedResourceError):
             await wait(client)
-        left.append("left")
 
-    async def open_others() -> None:
-        with contextlib.ExitStack() as stack:
-            opened = [stack.enter_context(socket.socket()).fileno() for _ in range(10)]
-            assert left or number not in opened
+    async def wait_for_others() -> None:
+        pairs = [tuple(map(TCPStream, socket.socketpair())) for _ in range(10)]
+        async with anyio.create_task_group() as waiting:
+            for one, _ in pairs:
+                waiting.start_soon(receive, one)
+            await settle()
+            for _, other in pairs:
+                await other.send(b"x")
+        for stream in itertools.chain(*pairs):
+            await stream.aclose()
+
+    async def receive(stream: TCPStream) -> None:
+        received.append(await stream.receive())
 
     async with server, anyio.create_task_group() as tasks:
         tasks.start_soon(expect_closed)
         await settle()
         tasks.start_soon(client.aclose)
-        tasks.start_soon(open_others)
+        tasks.start_soon(wait_for_others)
     assert client.extra(SocketAttribute.raw_socket).fileno() == -1
+    assert received == [b"x"] * 10
+
+
+def leave(stream: TCPStream) -> None:
+    reset(stream)
+    stream.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "outcomes"),
+    [
+        (lambda stream: stream.send_nowait(b"abc"), [b"ab", b"c"]),
+        (TCPStream.close, [EndOfStream]),
+        (leave, [BrokenResourceError]),
+    ],
+    ids=["data", "end", "reset"],
+)
+async def test_what_arrives_in_the_moment_of_a_bare_cancellation_is_received_next(
+    act: Callable[[TCPStream], Any], outcomes: list[Any], anyio_backend_name: str
+) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("trio has no Task.cancel(): every cancellation is a scope's")
+    client, server = cast("list[TCPStream]", await own_tcp_pair())
+    waits: Any = client._waits
+    read = waits._attempt
+
+    def read_and_cancel() -> Any:
+        asyncio.get_running_loop().call_soon(receiving.cancel)  # it comes before the task is woken
+        return read()
+
+    async def outcome() -> Any:
+        try:
+            return await client.receive(2)
+        except (EndOfStream, BrokenResourceError) as error:
+            return type(error)
+
+    async with client, server:
+        waits._attempt = read_and_cancel
+        receiving = asyncio.ensure_future(client.receive(3))
+        await settle()
+        act(server)
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        waits._attempt = read
+        assert [await outcome() for _ in outcomes] == outcomes
 
 
 async def test_a_stream_closed_before_a_receive_has_begun_to_wait_ends_it() -> None:
@@ -343,8 +396,8 @@ async def test_connections_are_handled_in_the_given_task_group() -> None:
 
     async with await listen_tcp("localhost") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle, tasks)
-        for own in listener._sockets:
-            host, port, *_ = own.getsockname()
+        for bound in listener._bound.listeners:
+            host, port, *_ = bound.extra(SocketAttribute.raw_socket).getsockname()
             assert port == listener.extra(SocketAttribute.local_port)
             async with await connect_tcp(host, port) as client:
                 assert await client.receive() == b"hello"
@@ -368,26 +421,20 @@ async def test_closing_the_listener_ends_serving_once_and_for_all() -> None:
     await listener.aclose()
 
 
-class Accepting:
-    """A listening socket that has troubles before it works."""
-
-    def __init__(self, sock: socket.socket, *errors: int) -> None:
-        self._sock = sock
-        self._errors = list(errors)
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        if self._errors:
-            code = self._errors.pop(0)
-            raise OSError(code, os.strerror(code))
-        return self._sock.accept()
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-
 def troubled(listener: TCPListener, *errors: int) -> None:
-    sockets: list[Any] = listener._sockets
-    sockets[:] = [Accepting(sock, *errors) for sock in sockets]
+    """Have accepting fail so, before it works."""
+    left = list(errors)
+    waits: list[Any] = list(listener._waits)
+    for each in waits:
+        accept = each._attempt
+
+        def attempt(accept: Callable[[], Any] = accept) -> Any:
+            if not left:
+                return accept()
+            code = left.pop(0)
+            raise OSError(code, os.strerror(code))
+
+        each._attempt = attempt
 
 
 async def test_a_lack_of_descriptors_is_waited_out_and_logged(
@@ -416,13 +463,13 @@ async def _serve_one(listener: TCPListener) -> None:
 async def test_a_listener_closed_at_the_moment_of_an_accept_is_closed_and_not_broken() -> None:
     async with await listen_tcp("127.0.0.1") as listener:
 
-        class ClosedMeanwhile(Accepting):
-            def accept(self) -> tuple[socket.socket, Any]:
-                listener._closed = True
-                return super().accept()
+        def closed_meanwhile() -> Any:
+            listener._closed = True
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-        sockets: list[Any] = listener._sockets
-        sockets[:] = [ClosedMeanwhile(sock, errno.EBADF) for sock in sockets]
+        waits: list[Any] = list(listener._waits)
+        for each in waits:
+            each._attempt = closed_meanwhile
         with pytest.raises(BaseExceptionGroup) as caught:
             await listener.serve(TCPStream.aclose)
         assert caught.group_contains(ClosedResourceError)

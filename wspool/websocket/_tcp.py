@@ -16,6 +16,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
@@ -24,7 +25,8 @@ from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
-from ._turns import had_turn, moved, take_turn
+from ._turns import moved, take_turn
+from ._waits import Waits, waits_for
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +58,9 @@ class TCPStream(SocketStream):
             with suppress(OSError):  # macOS: the far end is gone already, which is for the first use to say
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
+        self._waits = waits_for(sock, self._read)
+        self._wanted = 0
+        """The most bytes that the receive that waits can return."""
         self._receiving = False
         self._sending = False
         self._closed = False
@@ -73,30 +78,42 @@ class TCPStream(SocketStream):
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
         await take_turn()
+        return await self.receive_on(max_bytes)
+
+    async def receive_on(self, max_bytes: int) -> bytes:
+        """As `receive`, for one who has just taken a turn, or will: what is there already is returned at once."""
         data = self.receive_nowait(max_bytes)
-        if data is not None:
-            return data
-        self._receiving = True
+        return await self.receive_later(max_bytes) if data is None else data
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        """As `receive_on`, for one who knows that nothing was there: it waits first."""
+        if self._receiving:
+            raise BusyResourceError("receiving from")
+        self._check_open()
+        self._receiving, self._wanted = True, max_bytes
         try:
-            while data is None:
-                await anyio.wait_readable(self._socket)
-                had_turn()
-                data = self._receive_some(max_bytes)
+            return self._limited(await self._waits.read())
         finally:
             self._receiving = False
-            self._close_if_unused()
-        return data
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """Return what has arrived, or None if nothing has. Raises as `receive` does."""
         if self._receiving:
             raise BusyResourceError("receiving from")
-        return self._receive_some(max_bytes)
-
-    def _receive_some(self, max_bytes: int) -> bytes | None:
         self._check_open()
+        self._wanted = max_bytes
+        data = self._waits.read_nowait()
+        return None if data is None else self._limited(data)
+
+    def _limited(self, data: bytes) -> bytes:
+        """What was kept for a cancelled receive may be more than the next one asks for."""
+        if len(data) > self._wanted:
+            data, self._waits.kept = data[: self._wanted], data[self._wanted :]
+        return data
+
+    def _read(self) -> bytes | None:
         try:
-            data = self._socket.recv(max_bytes)
+            data = self._socket.recv(self._wanted)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -122,12 +139,10 @@ class TCPStream(SocketStream):
             self._sending = True
             try:
                 while sent < len(data):
-                    await anyio.wait_writable(self._socket)
-                    had_turn()
+                    await self._waits.writable()
                     sent += self._send_some(data[sent:])
             finally:
                 self._sending = False
-                self._close_if_unused()
 
     def send_nowait(self, item: bytes | memoryview) -> int:
         """Send what the kernel takes at once, and return how many bytes that was, perhaps none.
@@ -168,22 +183,15 @@ class TCPStream(SocketStream):
         except OSError:
             pass
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the socket; who sends or receives in another task gets ClosedResourceError. May be repeated."""
-        if not self._closed:
-            self._closed = True
-            anyio.notify_closing(self._socket)
-            self._close_if_unused()
+        self._closed = True
+        self._waits.close()
+
+    async def aclose(self) -> None:
+        """As `close`, and a checkpoint."""
+        self.close()
         await checkpoint()
-
-    def _close_if_unused(self) -> None:
-        """Close the socket once it is to be closed and nobody waits for it any more.
-
-        On asyncio, anyio's waits clean up by the number of the descriptor when they wake. Had a new socket got that
-        number by then, whoever waits for the new one would wait for ever.
-        """
-        if self._closed and not self._receiving and not self._sending:
-            self._socket.close()
 
     @property
     def _raw_socket(self) -> socket.socket:
@@ -289,7 +297,10 @@ class TCPListener(Listener[TCPStream]):
     def __init__(self, bound: MultiListener[SocketStream]) -> None:
         """Take over listening sockets of anyio's."""
         self._bound = bound
-        self._sockets: list[socket.socket] = [each.extra(SocketAttribute.raw_socket) for each in bound.listeners]
+        self._waits: list[Waits[socket.socket]] = []
+        for listener in bound.listeners:
+            sock: socket.socket = listener.extra(SocketAttribute.raw_socket)
+            self._waits.append(waits_for(sock, partial(_accept, sock)))
         self._closed = False
 
     async def serve(self, handler: Callable[[TCPStream], Any], task_group: TaskGroup | None = None) -> None:
@@ -302,16 +313,16 @@ class TCPListener(Listener[TCPStream]):
                 OSError of a socket that accepts no more.
         """
         async with anyio.create_task_group() as own:
-            for sock in self._sockets:
-                own.start_soon(self._accept_all, sock, handler, task_group or own)
+            for waits in self._waits:
+                own.start_soon(self._accept_all, waits, handler, task_group or own)
 
-    async def _accept_all(self, sock: socket.socket, handler: Callable[[TCPStream], Any], handlers: TaskGroup) -> None:
+    async def _accept_all(
+        self, waits: Waits[socket.socket], handler: Callable[[TCPStream], Any], handlers: TaskGroup
+    ) -> None:
         while not self._closed:
             await take_turn()
             try:
-                accepted, _ = sock.accept()
-            except BlockingIOError:
-                await anyio.wait_readable(sock)
+                accepted = waits.read_nowait() or await waits.read()
             except OSError as error:
                 await self._refused(error)
             else:
@@ -330,15 +341,23 @@ class TCPListener(Listener[TCPStream]):
     async def aclose(self) -> None:
         """Stop listening; what has been accepted goes on. May be repeated."""
         self._closed = True
-        for sock in self._sockets:
-            if sock.fileno() >= 0:
-                anyio.notify_closing(sock)
+        for waits in self._waits:
+            waits.close()
+            if isinstance(waits.kept, socket.socket):
+                waits.kept.close()
         await self._bound.aclose()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """Those of the first socket: `anyio.abc.SocketAttribute`."""
         return self._bound.extra_attributes
+
+
+def _accept(listening: socket.socket) -> socket.socket | None:
+    try:
+        return listening.accept()[0]
+    except BlockingIOError:
+        return None
 
 
 async def listen_tcp(

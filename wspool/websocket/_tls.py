@@ -77,10 +77,7 @@ class TLSStream(ByteStream):
         """Before the handshake: use `wrap`."""
         self._transport = transport
         self._tcp = transport if isinstance(transport, TCPStream) else None  # takes most writes without an await
-        # An `ObjectStream[bytes]` chooses its sizes itself.
-        self._read: Callable[[], Awaitable[bytes]] = (
-            partial(transport.receive, _BATCH) if isinstance(transport, ByteReceiveStream) else transport.receive
-        )
+        self._read: Callable[[], Awaitable[bytes]] = _reader(transport)
         self._engine = engine
         # With a buffer, it returns a count.
         self._decrypt_into = cast("Callable[[int, memoryview], int]", engine.read)
@@ -260,9 +257,7 @@ class TLSStream(ByteStream):
     async def _feed(self) -> None:
         """Hand the engine what the transport brings next, or its end."""
         try:
-            data = None if self._tcp is None else self._tcp.receive_nowait(_BATCH)
-            if data is None:
-                data = await self._read()
+            data = await self._read()
         except EndOfStream:
             if self._standard_compatible:
                 self._incoming.write_eof()  # the engine knows whether there was a close_notify
@@ -451,6 +446,13 @@ def default_context(*, server_side: bool = False, ca_file: str | os.PathLike[str
 def is_truncation(error: ssl.SSLError) -> bool:
     """Whether the far end was gone without a close_notify. The earliest versions of 3.11 have no type for it."""
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
+def _reader(transport: AnyByteStream) -> Callable[[], Awaitable[bytes]]:
+    if isinstance(transport, TCPStream):
+        return partial(transport.receive_on, _BATCH)
+    # An `ObjectStream[bytes]` chooses its sizes itself.
+    return partial(transport.receive, _BATCH) if isinstance(transport, ByteReceiveStream) else transport.receive
 
 
 def _parts(item: bytes | bytearray | memoryview) -> Iterable[bytes | memoryview]:

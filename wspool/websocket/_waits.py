@@ -1,0 +1,209 @@
+"""SHELL. Waiting for a socket: on asyncio by callbacks of the loop's own, which read; elsewhere by anyio's waits.
+
+On asyncio, one of anyio's waits costs 25 µs and two changes of epoll's list. Here the loop goes on watching the socket
+from one wait to the next, until it has something that nobody waits for; and the callback reads itself, so that one
+arrival is one callback and one turn (figures in docs/decisions).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+from anyio import ClosedResourceError
+
+from .._backend import in_trio
+from ._turns import had_turn
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Waits(Protocol[T_co]):
+    """What can be waited for on one socket. One task may read and one may wait to write."""
+
+    kept: Any
+    """What was read for one who was cancelled in the same moment; it comes before anything else."""
+
+    def read_nowait(self) -> T_co | None:
+        """What is there, or None."""
+        ...
+
+    async def read(self) -> T_co:
+        """Wait, and return or raise what the attempt to read brings; ClosedResourceError once closed.
+
+        Cancellation loses nothing.
+        """
+        ...
+
+    async def writable(self) -> None:
+        """Wait until it takes something, or was closed."""
+        ...
+
+    def close(self) -> None:
+        """Close the socket; who waits is told. May be repeated."""
+        ...
+
+
+def waits_for(sock: socket.socket, attempt: Callable[[], T | None]) -> Waits[T]:
+    """For the event loop that runs. The attempt reads without blocking; None says that there is nothing."""
+    if not in_trio():
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return AnyioWaits(sock, attempt)  # nobody waits yet, so the loop is not known
+        # Windows' own loop cannot watch sockets; anyio does it in a thread.
+        if type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader:
+            return AsyncioWaits(sock, attempt, loop)
+    return AnyioWaits(sock, attempt)
+
+
+class _Keeps(Generic[T]):
+    """What both have in common."""
+
+    def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
+        self.kept: Any = None
+        self._socket = sock
+        self._attempt = attempt
+        self._closed = False
+
+    def read_nowait(self) -> T | None:
+        return self._attempt() if self.kept is None else self._take()
+
+    def _take(self) -> T | None:
+        kept: T | Exception | None = self.kept
+        self.kept = None
+        if isinstance(kept, Exception):
+            raise kept
+        return kept
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+
+
+class AsyncioWaits(_Keeps[T]):
+    """On asyncio's own loop, uvloop, and any other that watches sockets."""
+
+    __slots__ = ("_fd", "_loop", "_reader", "_watched", "_writer")
+
+    def __init__(self, sock: socket.socket, attempt: Callable[[], T | None], loop: asyncio.AbstractEventLoop) -> None:
+        """Watch nothing yet."""
+        super().__init__(sock, attempt)
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._watched = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+
+    async def read(self) -> T:
+        while (result := self._take()) is None:
+            self._check_open()
+            if not self._watched:
+                self._loop.add_reader(self._fd, self._on_readable)
+                self._watched = True
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+            had_turn()
+        return result
+
+    def _on_readable(self) -> None:
+        reader = self._reader
+        if reader is None or reader.done():
+            # Nobody wants it yet. Until then, the loop would call for ever.
+            self._unwatch()
+            return
+        try:
+            self.kept = self._attempt()
+        except Exception as error:
+            self.kept = error
+        if self.kept is not None:
+            reader.set_result(None)
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._fd)
+
+    async def writable(self) -> None:
+        writer = self._writer = self._loop.create_future()
+        self._loop.add_writer(self._fd, _wake, writer)
+        try:
+            await writer
+        finally:
+            self._writer = None
+            if not self._closed:
+                self._loop.remove_writer(self._fd)
+        had_turn()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._unwatch()
+        if self._writer is not None:
+            self._loop.remove_writer(self._fd)
+            _wake(self._writer)
+        if self._reader is not None:
+            _wake(self._reader)
+        self._socket.close()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class AnyioWaits(_Keeps[T]):
+    """On trio, and on a loop that watches no sockets."""
+
+    __slots__ = ("_reading", "_writing")
+
+    def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
+        """Wait for nothing yet."""
+        super().__init__(sock, attempt)
+        self._reading = False
+        self._writing = False
+
+    async def read(self) -> T:
+        while (result := self._take()) is None:
+            await self._readable()
+            self.kept = self._attempt()
+        return result
+
+    async def _readable(self) -> None:
+        self._check_open()
+        self._reading = True
+        try:
+            await anyio.wait_readable(self._socket)
+        finally:
+            self._reading = False
+            self._close_if_unused()
+        had_turn()
+        self._check_open()
+
+    async def writable(self) -> None:
+        self._writing = True
+        try:
+            await anyio.wait_writable(self._socket)
+            had_turn()
+        finally:
+            self._writing = False
+            self._close_if_unused()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._socket)
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        """On a thread of anyio's, who waits cleans up by the descriptor's number: that must not be in use again."""
+        if self._closed and not self._reading and not self._writing:
+            self._socket.close()

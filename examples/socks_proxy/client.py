@@ -7,6 +7,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from .effects import SessionOpened, SessionRefused
 from .listening import accept_all, listening_on
 from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
 from .packets import SUBPROTOCOL
-from .relay import GONE, Session, reset_on_close
+from .relay import GONE, Session, reset_on_close, send_all
 from .session import MAX_AGE, ClientTunnel
 from .session_log import SessionRecord
 from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
@@ -140,13 +141,14 @@ class _ClientEnd:
 
     async def handle(self, stream: TCPStream) -> None:
         """Serve one application. Whatever happens to it happens to nobody else."""
-        async with stream:
-            try:
-                await self._handle(stream)
-            except (EndOfStream, *GONE):
-                pass  # it went away before it was served
-            except Exception:
-                _logger.exception("a session failed by an error in this program")
+        try:
+            await self._handle(stream)
+        except (EndOfStream, *GONE):
+            pass  # it went away before it was served
+        except Exception:
+            _logger.exception("a session failed by an error in this program")
+        finally:
+            stream.close()
 
     async def _handle(self, stream: TCPStream) -> None:
         socks = Socks5Server(self._methods)
@@ -161,7 +163,7 @@ class _ClientEnd:
         try:
             await self._serve(session, socks, stream)
         finally:
-            if not session.over.is_set():
+            if not session.over:
                 session.failed(Code.CANCELLED, "the proxy ends")
                 reset_on_close(stream)
             session.conclude()
@@ -178,7 +180,7 @@ class _ClientEnd:
                     event = Refusal("wrong user name or password")
             out = socks.data_to_send()
             if out:
-                await stream.send(out)
+                await send_all(stream, out)
             if isinstance(event, Refusal):
                 _logger.info("a client was refused: %s", event.reason)
                 await _hang_up(stream)
@@ -186,29 +188,24 @@ class _ClientEnd:
             if isinstance(event, Request):
                 return event
             if socks.wants_data:
-                socks.receive_data(await stream.receive(4096))
+                socks.receive_data(await stream.receive_on(4096))
 
     async def _serve(self, session: Session, socks: Socks5Server, stream: TCPStream) -> None:
         if self._settings.fast_open:
             socks.reply(Code.SUCCEEDED)
-            await stream.send(socks.data_to_send())
+            await send_all(stream, socks.data_to_send())
+        session.unsaid = socks.take_rest()
+        session.on_opened = partial(self._opened, session, socks, stream)
         pooled = self.pool.get()
-        answer: SessionOpened | SessionRefused | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(session.pump)
-            try:
-                answer = await self._open(session, pooled, socks.take_rest())
-                if isinstance(answer, SessionOpened):
-                    await self._opened(session, socks, stream, answer)
-                elif isinstance(answer, SessionRefused):
-                    await self._refused(session, socks, stream, answer)
-                await session.over.wait()
-                if session.tunnel is not None:
-                    await session.tunnel.flush()
-            finally:
-                pooled.release()
-            tasks.cancel_scope.cancel()
-        if isinstance(answer, SessionRefused):
+        try:
+            refusal = await self._run(session, pooled)
+            if refusal is not None:
+                await self._refused(session, socks, stream, refusal)
+                # Of a server that has not answered, the tunnel may still hear.
+                await session.until(lambda: session.over)
+        finally:
+            pooled.release()
+        if refusal is not None:
             await _hang_up(stream)
 
     async def _opened(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionOpened) -> None:
@@ -216,82 +213,86 @@ class _ClientEnd:
         if not self._settings.fast_open:
             socks.reply(Code.SUCCEEDED, answer.bound)
             await _tell(session, socks, stream)
-        session.may_relay.set()
-        assert session.tunnel is not None
-        session.tunnel.go_on(session)
+        session.permit()
 
     async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
         session.failed(answer.code, answer.text)
         if self._settings.fast_open:
-            await session.abort()  # it has been told of a success
+            session.abort()  # it has been told of a success
         elif not session.given_up:
             socks.reply(answer.code)
             await _tell(session, socks, stream)
 
-    # --- opening a session on a tunnel ------------------------------------------------------------------
+    # --- a session on its tunnel ------------------------------------------------------------------------
 
-    async def _open(
-        self, session: Session, pooled: Pooled[Tunnel], early: bytes
-    ) -> SessionOpened | SessionRefused | None:
-        """Begin the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.
+    async def _run(self, session: Session, pooled: Pooled[Tunnel]) -> SessionRefused | None:
+        """Run the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.
 
-        None if the application has gone away meanwhile.
+        Returns when it is over, or what the application is to be told.
         """
         began = time.monotonic()
         try:
-            await pooled
+            await self._check_out(session, pooled)
             session.record.pool_wait = time.monotonic() - began
             tunnel = pooled.connection
             session.record.reused = tunnel.sessions > 0
-            answer = await self._attempt(session, tunnel, early)
-            if isinstance(answer, SessionRefused) and answer.retry_is_safe and not session.committed:
+            refusal = await self._attempt(session, tunnel)
+            if refusal is not None and refusal.retry_is_safe and not session.committed:
                 if tunnel.lost:
                     self._suspect_siblings(tunnel)
-                _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, answer.text)
+                _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, refusal.text)
                 session.restart()  # from now on nothing goes to the tunnel that failed
                 self._tasks.start_soon(pooled.take().aclose)
-                tunnel = await self._dial()
-                pooled.insert(tunnel)
+                await session.watched(partial(self._dial_into, pooled))
                 session.record.reused = False
-                answer = await self._attempt(session, tunnel, early)
+                refusal = await self._attempt(session, pooled.connection)
         except (PoolError, WebSocketError, OSError) as error:
-            session.over.set()
+            session.finish()
             return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {error}", retry_is_safe=False)
-        return answer
+        return refusal
 
-    async def _attempt(self, session: Session, tunnel: Tunnel, early: bytes) -> SessionOpened | SessionRefused | None:
+    async def _check_out(self, session: Session, pooled: Pooled[Tunnel]) -> None:
+        async def wait() -> None:
+            await pooled
+
+        if self.pool.statistics().idle:  # it takes no time to speak of
+            await pooled
+        else:
+            await session.watched(wait)
+
+    async def _dial_into(self, pooled: Pooled[Tunnel]) -> None:
+        pooled.insert(await self._dial())
+
+    async def _attempt(self, session: Session, tunnel: Tunnel) -> SessionRefused | None:
+        """Run the session on this tunnel. Returns when it is over, or was refused."""
+        if session.given_up:  # the application has gone away while there was no tunnel
+            session.finish()
+            return None
+        if not tunnel.is_reusable():  # it has ended since the pool asked
+            return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
+        await self._open(session, tunnel)
+        if not session.refused:
+            await session.carry_unless_stopped()
+            await session.until(lambda: session.over or session.refused)
+        return session.answer if isinstance(session.answer, SessionRefused) and not session.given_up else None
+
+    async def _open(self, session: Session, tunnel: Tunnel) -> None:
         now = time.monotonic()
         if self._sleep.was_suspended(now, time.time()):
             for each in self.sweeper.tunnels:
                 each.liveness.suspect = True
-        if session.given_up:  # the application has gone away while there was no tunnel
-            session.over.set()
-            return None
-        if not tunnel.is_reusable():  # it has ended since the pool asked
-            return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
-        machine = tunnel.machine
+        machine, timeout = tunnel.machine, self._settings.connect_timeout
         assert isinstance(machine, ClientTunnel)
-        effects = machine.open(session.address, deadline=round(self._settings.connect_timeout * 10), now=now)
+        effects = machine.open(session.address, deadline=round(timeout * 10), now=now)
         tunnel.begin(session)
+        session.answer_by = now + timeout + _ANSWER_GRACE
         if tunnel.liveness.needs_ping(now):
             effects += machine.ping(now)
             tunnel.liveness.pinged(now, reuse_patience(machine.round_trip))
-        if self._settings.fast_open and early:
-            effects += machine.local_data(session.number, early)
-            session.said += len(early)
-            session.committed = True
-        await tunnel.say(effects)
         if self._settings.fast_open:
-            session.may_relay.set()
-        with anyio.move_on_after(self._settings.connect_timeout + _ANSWER_GRACE):
-            await session.answered.wait()
-        if session.answer is None and not session.given_up:
-            await tunnel.say(machine.local_abort(session.number, Code.TIMED_OUT, "no answer", now=time.monotonic()))
-            return SessionRefused(session.number, Code.TIMED_OUT, "the server did not answer", retry_is_safe=False)
-        if isinstance(session.answer, SessionOpened) and early and not self._settings.fast_open:
-            session.said += len(early)
-            await tunnel.say(machine.local_data(session.number, early))
-        return session.answer
+            session.may_relay = True
+            effects += session.take_unsaid(tunnel)
+        await tunnel.say(effects)
 
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
@@ -301,7 +302,7 @@ class _ClientEnd:
 async def _tell(session: Session, socks: Socks5Server, stream: TCPStream) -> None:
     """Send the reply."""
     try:
-        await stream.send(socks.data_to_send())
+        await send_all(stream, socks.data_to_send())
     except GONE as error:
         await session.give_up(Code.LOCAL_CLIENT_GONE, str(error))
 

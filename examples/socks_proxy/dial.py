@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import anyio
-from anyio.abc import SocketAttribute
 
 from wspool.websocket import TCPStream, connect_any, resolve
 
-from .addresses import Address
+from .addresses import Address, IPAddress
 from .codes import Code, best_informed, code_of_errno
 from .policy import Policy
 
@@ -35,8 +34,8 @@ async def dial(address: Address, policy: Policy, *, dial_timeout: float, lookup_
         raise DialFailed(Code.BAD_REQUEST, "there is no port 0")
     with anyio.move_on_after(dial_timeout):
         found = await _look_up(address, lookup_timeout)
-        refusals = [policy.refusal(address.host, ip_address(target[0]), address.port) for _, target in found]
-        allowed = [each for each, refusal in zip(found, refusals, strict=True) if refusal is None]
+        refusals = [policy.refusal(address.host, each.address, address.port) for each in found]
+        allowed = [each.target for each, refusal in zip(found, refusals, strict=True) if refusal is None]
         if not allowed:
             raise DialFailed(Code.DENIED, str(refusals[0]))
         try:
@@ -48,10 +47,19 @@ async def dial(address: Address, policy: Policy, *, dial_timeout: float, lookup_
     raise DialFailed(Code.TIMED_OUT, f"no address of {address.host} answered within {dial_timeout:g} s")
 
 
-async def _look_up(address: Address, timeout: float) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+class _Found(NamedTuple):
+    address: IPAddress
+    target: tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+async def _look_up(address: Address, timeout: float) -> list[_Found]:
+    host, port = address
+    if not isinstance(host, str):
+        family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+        return [_Found(host, (family, (str(host), port)))]
     with anyio.move_on_after(timeout):
         try:
-            return [(family, target) for family, target in await resolve(str(address.host), address.port)]
+            return [_Found(ip_address(target[0]), (family, target)) for family, target in await resolve(host, port)]
         except socket.gaierror as error:
             unknown = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
             code = Code.NAME_NOT_FOUND if unknown else Code.NAME_LOOKUP_FAILED
@@ -71,7 +79,7 @@ def _singles(error: OSError) -> Iterator[OSError]:
 
 def bound_address(stream: TCPStream) -> Address:
     """What the connection is bound to on this machine, for OPENED."""
-    return local_address(stream.extra(SocketAttribute.raw_socket))
+    return local_address(stream.raw_socket)
 
 
 def local_address(sock: socket.socket) -> Address:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple, TypeAlias
 
@@ -204,6 +205,8 @@ class Policy:
         return None
 
 
+# Of a thousand destinations, each is looked up once.
+@lru_cache(maxsize=1024)
 def special_network(address: IPAddress) -> tuple[IPNetwork, str] | None:
     """The special network that the address belongs to, by itself or by what it carries, and what that is for."""
     address = _dialled(address)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
-from anyio.abc import SocketAttribute
+
+from wspool.websocket import WriteLock
 
 from .codes import Code, code_name
+from .effects import Effect, SessionOpened, SessionRefused
 from .packets import MAX_DATA_SENT
 from .session_log import SessionRecord, log_session
 
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
     from wspool.websocket import TCPStream
 
     from .addresses import Address
-    from .effects import SessionOpened, SessionRefused
     from .tunnel import Tunnel
 
 # What a closed, reset or vanished TCP connection raises.
@@ -33,10 +35,16 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 def reset_on_close(stream: TCPStream) -> None:
     """Whenever it is closed, let the far end see a reset."""
     try:
-        sock: socket.socket = stream.extra(SocketAttribute.raw_socket)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        stream.raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     except OSError:
         pass  # it is closed already
+
+
+async def send_all(stream: TCPStream, data: bytes) -> None:
+    """Send it, for one who has just had a turn."""
+    sent = stream.send_nowait(data)
+    if sent < len(data):
+        await stream.send(data[sent:])
 
 
 class Session:
@@ -53,17 +61,22 @@ class Session:
         self.number = 0
         """Its number on its tunnel."""
         self.answer: SessionOpened | SessionRefused | None = None
-        """Client: what the server has said to OPEN."""
-        self.answered = anyio.Event()
-        self.may_relay = anyio.Event()
+        """Client: what the server has said to OPEN, or has failed to say in time."""
+        self.answer_by: float | None = None
+        """Client: until when it has to be there."""
+        self.on_opened: Callable[[SessionOpened], Awaitable[None]] | None = None
+        """Client: tells the application, before it gets the first data."""
+        self.may_relay = False
         """What the local side says may go into the tunnel."""
-        self.over = anyio.Event()
+        self.over = False
         """Both directions have ended, or the tunnel has."""
         self.dial_scope: anyio.CancelScope | None = None
         """Server: of the dial that runs."""
         self.given_up = False
         self.held = False
         """No packet of the tunnel is handled: what came before has to reach the local side first."""
+        self.unsaid = b""
+        """What the local side has said, and the tunnel has not been given."""
         self.said = 0
         """Bytes from the local side to the tunnel."""
         self.delivered = 0
@@ -73,17 +86,64 @@ class Session:
         """When a destination that accepts nothing of what is being delivered is given up."""
         self.committed = False
         """Something was said that only the tunnel has had, so no other can begin this session."""
-        self._deliveries = anyio.Lock(fast_acquire=True)
+        self._ended = False
+        """The local side has said all."""
+        self._failure: Exception | None = None
+        """What has become of it since."""
+        self._drained = False
+        """Nothing more had arrived from it when last asked."""
+        self._news: anyio.Event | None = None
+        """Set when something has changed that somebody may wait for."""
+        self._said_all = False
+        """And the tunnel has been told."""
+        self._carrying: anyio.CancelScope | None = None
+        self._waiting = False
+        """`carry` is at a place where it may be stopped."""
+        self._stopped = False
+        self._deliveries = WriteLock()
+
+    # --- what becomes of it -----------------------------------------------------------------------------
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server has refused it, or has not answered."""
+        return isinstance(self.answer, SessionRefused)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that is told by `changed`."""
+        while not condition():
+            self._news = self._news or anyio.Event()
+            await self._news.wait()
+
+    def changed(self) -> None:
+        """Have those look who wait for something."""
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def permit(self) -> None:
+        """From now on the tunnel may have what the local side says."""
+        self.may_relay = True
+        self.changed()
+
+    def refuse(self, answer: SessionRefused) -> None:
+        """It cannot begin: whoever pumps is to look for another tunnel, or to tell the application."""
+        self.answer = answer
+        self.stop()
+        self.changed()
+
+    def finish(self) -> None:
+        """It is over on its tunnel."""
+        self.over = True
+        self.changed()
 
     def restart(self) -> None:
         """Forget a tunnel on which it could not begin."""
         if self.tunnel is not None:
             self.tunnel.let_go(self)
             self.tunnel = None
-        self.answer, self.answered, self.over = None, anyio.Event(), anyio.Event()
-        if self.may_relay.is_set():  # if not, the pump waits for this very one
-            self.may_relay = anyio.Event()
-        self.held = False
+        self.answer = self.answer_by = None
+        self.may_relay = self.over = self.held = self._stopped = False
 
     def failed(self, code: int, text: str) -> None:
         """For the log: the first reason is the one that counts."""
@@ -99,6 +159,18 @@ class Session:
         log_session(record)
 
     # --- from the tunnel to the local side --------------------------------------------------------------
+
+    def deliver_nowait(self, payload: bytes | memoryview) -> int:
+        """Write to the local side what it takes at once, in its turn; the number of bytes."""
+        if self.local is None or self._deliveries.locked:
+            return 0
+        try:
+            sent = self.local.send_nowait(payload)
+        except GONE:
+            return 0  # `deliver` says so
+        self.last_active = time.monotonic()
+        self.delivered += sent
+        return sent
 
     async def deliver(self, payload: bytes | memoryview) -> None:
         """Write payload to the local side, in its turn. If that is gone, the session is given up."""
@@ -122,50 +194,119 @@ class Session:
     async def end(self) -> None:
         """All has been delivered: end the local side's direction, too."""
         assert self.local is not None
+        await self._deliveries.acquire()
         try:
-            async with self._deliveries:
-                await self.local.send_eof()
+            self.local.send_eof_nowait()
         except GONE as error:
             await self.give_up(self._gone, str(error))
+        finally:
+            self._deliveries.release()
 
-    async def abort(self) -> None:
+    def abort(self) -> None:
         """Reset the local side: its application must not take what it has got for all there is."""
         if self.local is not None:
             reset_on_close(self.local)
-            await anyio.aclose_forcefully(self.local)
+            self.local.close()
 
     # --- from the local side to the tunnel --------------------------------------------------------------
 
-    async def pump(self) -> None:
-        """Carry what the local side says into the tunnel, until it has said all or is gone."""
-        assert self.local is not None
+    async def carry(self) -> None:
+        """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
-            while True:
-                data = await self.local.receive(MAX_DATA_SENT)
-                await self._permitted()
-                assert self.tunnel is not None
-                self.last_active = time.monotonic()
-                self.said += len(data)
-                self.committed = True
-                await self.tunnel.say(self.tunnel.machine.local_data(self.number, data))
-        except EndOfStream:
-            await self._permitted()
-            assert self.tunnel is not None
-            self.committed = True
-            await self.tunnel.say(self.tunnel.machine.local_end(self.number))
+            while not (self._stopped or self._said_all):
+                await self._carry()
         except GONE as error:
             await self.give_up(self._gone, str(error))
 
-    async def _permitted(self) -> None:
-        # Asked once more after the wait: meanwhile the session may have been moved to another tunnel.
-        while not self.may_relay.is_set():
-            await self.may_relay.wait()
+    async def _carry(self) -> None:
+        if not self.unsaid and not self._ended:
+            if self._failure is not None:
+                raise self._failure
+            await self._listen()
+        if self._stopped:
+            return  # what was heard meanwhile waits for the next tunnel
+        if self.may_relay:
+            await self._say()
+        else:
+            self._waiting = True
+            await self.until(lambda: self.may_relay or self._stopped)
+            self._waiting = False
+
+    async def _listen(self) -> None:
+        """Fetch what the local side says, and its end if that has come as well: the two belong into one write."""
+        assert self.local is not None
+        try:
+            data = None if self._drained else self.local.receive_nowait(MAX_DATA_SENT)
+            if data is None:
+                self._waiting = True
+                data = await self.local.receive_later(MAX_DATA_SENT)
+                self._waiting = False
+        except EndOfStream:
+            self._ended = True
+            return
+        self.unsaid, self._drained = data, False
+        if len(data) < MAX_DATA_SENT:
+            self._listen_on(self.local, MAX_DATA_SENT - len(data))
+
+    def _listen_on(self, local: TCPStream, room: int) -> None:
+        """More of it, if that has come as well."""
+        try:
+            more = local.receive_nowait(room)
+        except EndOfStream:
+            self._ended = True
+        except GONE as error:
+            self._failure = error
+        else:
+            self._drained = more is None
+            self.unsaid += more or b""
+
+    async def _say(self) -> None:
+        assert self.tunnel is not None
+        await self.tunnel.say(self.take_unsaid(self.tunnel))
+
+    def take_unsaid(self, tunnel: Tunnel) -> list[Effect]:
+        """Have the tunnel's machine say what was heard."""
+        data, self.unsaid = self.unsaid, b""
+        effects = tunnel.machine.local_data(self.number, data)
+        if self._ended:
+            effects += tunnel.machine.local_end(self.number)
+        self._said_all = self._ended
+        self.last_active = time.monotonic()
+        self.said += len(data)
+        self.committed |= self._ended or bool(data)
+        return effects
+
+    async def carry_unless_stopped(self) -> None:
+        """As `carry`, which `stop` can end."""
+        with anyio.CancelScope() as self._carrying:
+            await self.carry()
+
+    def stop(self) -> None:
+        """Let `carry` end; nothing is lost, and it can be called again."""
+        self._stopped = True
+        # What it writes must not be cut off: then it ends by itself.
+        if self._carrying is not None and self._waiting:
+            self._carrying.cancel()
+
+    async def watched(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a tunnel, and notice if the local side goes away meanwhile."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.carry_unless_stopped)
+            try:
+                await wait()
+            except Exception as error:  # raised below, in no group
+                failure = error
+            self.stop()
+        self._stopped = False
+        if failure is not None:
+            raise failure
 
     async def give_up(self, code: Code, text: str) -> None:
         """The local side is gone, or has to go."""
         self.given_up, self.held = True, False
         self.failed(code, text)
-        self.answered.set()
         if self.tunnel is not None:
             await self.tunnel.say(self.tunnel.machine.local_abort(self.number, code, text, now=time.monotonic()))
-        await self.abort()
+        self.abort()
+        self.changed()

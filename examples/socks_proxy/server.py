@@ -180,9 +180,9 @@ class _ServerEnd:
         self._sessions += 1
         try:
             if await self._dial(tunnel, session, request):
-                session.may_relay.set()
-                await session.pump()
-            await session.over.wait()
+                session.permit()
+                await session.carry()
+            await session.until(lambda: session.over)
         except Exception:
             _logger.exception("a session failed by an error in this program")
             # Whoever reads it tells the session.
@@ -191,9 +191,9 @@ class _ServerEnd:
             self._sessions -= 1
             session.conclude()
             if session.local is not None:
-                if not session.over.is_set():
+                if not session.over:
                     reset_on_close(session.local)
-                await anyio.aclose_forcefully(session.local)
+                session.local.close()
 
     async def _dial(self, tunnel: Tunnel, session: Session, request: Open) -> bool:
         """Dial, and tell the client; False if there is nothing to relay."""

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import anyio
 from anyio import EndOfStream
 
-from wspool.websocket import WebSocketConnection, WebSocketSettings
+from wspool.websocket import WebSocketConnection, WebSocketSettings, WriteLock
 
 from .codes import CloseCode, Code
 from .effects import (
@@ -82,11 +82,12 @@ class Tunnel:
         self._dial = dial
         self._reader = PacketReader()
         self._session: Session | None = None
-        self._room = anyio.Event()
+        self._room: anyio.Event | None = None
+        """Set when whoever reads the tunnel may go on."""
         self._ticking = False
         self._outbox = list[bytes]()
         """Packets that the machine has made, in its order."""
-        self._sending = anyio.Lock(fast_acquire=True)
+        self._sending = WriteLock()
         self._last_said = time.monotonic()
 
     def is_reusable(self) -> bool:
@@ -108,8 +109,9 @@ class Tunnel:
 
     async def idle(self) -> None:
         """Wait until no session runs."""
-        if self._session is not None:
-            await self._session.over.wait()
+        session = self._session
+        if session is not None:
+            await session.until(lambda: session.over)
 
     def let_go(self, session: Session) -> None:
         """It could not begin here, and is tried elsewhere: it is not over when it is over here."""
@@ -119,18 +121,19 @@ class Tunnel:
     def go_on(self, session: Session) -> None:
         """What had to reach the local side first has reached it."""
         session.held = False
-        self._room.set()
+        self._make_room()
 
     async def flush(self) -> None:
-        """Wait until all has been sent, so that no cancellation cuts a packet off."""
+        """Wait until all has been sent."""
         async with self._sending:
             pass
 
     def _settle(self) -> None:
         """Let go of a session that is over."""
-        if self._session is not None and (self.machine.is_idle or self.machine.closed):
-            self._session.over.set()
+        session = self._session
+        if session is not None and (self.machine.is_idle or self.machine.closed):
             self._session = None
+            session.finish()
 
     # --- what the machine wants to be done --------------------------------------------------------------
 
@@ -144,25 +147,28 @@ class Tunnel:
         packets = [effect.packet for effect in effects if isinstance(effect, Send)]
         if packets and not self.lost:
             self._outbox += map(encode, packets)
-            try:
-                await self._send_all(wait=any(isinstance(packet, Data) for packet in packets))
-            except GONE as error:
-                await self.lose(f"sending failed: {error}")
+            # Whoever sends already takes it along.
+            if not self._sending.locked or any(isinstance(packet, Data) for packet in packets):
+                await self._send_all()
         for effect in effects:
             if not isinstance(effect, Send):
                 await self._do(effect, session)
         self._settle()
-        self._room.set()
+        self._make_room()
 
-    async def _send_all(self, *, wait: bool) -> None:
+    async def _send_all(self) -> None:
         """Send the outbox, with what other tasks have put there: the order is that of the facts."""
-        if self._sending.locked() and not wait:
-            return  # whoever sends now takes it along
-        async with self._sending:
-            while self._outbox:
-                packets, self._outbox = self._outbox, []
-                await self.websocket.send_many(packets)
-                self._last_said = time.monotonic()
+        try:
+            await self._sending.acquire()
+            try:
+                while self._outbox:
+                    packets, self._outbox = self._outbox, []
+                    await self.websocket.send_many(packets)
+                    self._last_said = time.monotonic()
+            finally:
+                self._sending.release()
+        except GONE as error:
+            await self.lose(f"sending failed: {error}")
 
     async def _do(self, effect: Effect, session: Session | None) -> None:
         match effect:
@@ -187,22 +193,24 @@ class Tunnel:
                     await session.end()
             case AbortLocal(_, code, text):
                 session.failed(code, text)
-                await session.abort()
-            case SessionOpened() | SessionRefused():
+                session.abort()
+            case SessionOpened():
                 session.answer = effect
-                # The application is told of a success before it gets the first data.
-                session.held = isinstance(effect, SessionOpened)
-                session.answered.set()
+                if session.on_opened is not None:
+                    await session.on_opened(effect)
+            case SessionRefused():
+                session.refuse(effect)
             case CancelDial():
                 if session.dial_scope is not None:
                     session.dial_scope.cancel()
 
     async def _deliver(self, session: Session, payload: bytes | memoryview) -> None:
-        if session.local is None:
+        sent = session.deliver_nowait(payload)
+        if sent == len(payload) or session.local is None:
             return
         self.liveness.stop_reading(time.monotonic())
         try:
-            await session.deliver(payload)
+            await session.deliver(payload[sent:])
         finally:
             self.liveness.go_on_reading(time.monotonic())
 
@@ -245,6 +253,12 @@ class Tunnel:
             await self._room.wait()
             self.liveness.go_on_reading(time.monotonic())
 
+    def _make_room(self) -> None:
+        """Whoever waits for it looks again."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
     async def lose(self, reason: str) -> None:
         """The websocket has ended: so does the session, if one runs."""
         await self.say(self._lose(reason))
@@ -264,7 +278,7 @@ class Tunnel:
         if session is not None:
             deadlines.append(self._last_said + _HEARTBEAT)
             if not session.given_up:
-                deadlines += [session.last_active + self._idle_timeout, session.stalled_until]
+                deadlines += [session.last_active + self._idle_timeout, session.stalled_until, session.answer_by]
         due = any(deadline is not None and deadline <= now for deadline in deadlines)
         silence = self.liveness.next_deadline
         return (due and not self._ticking) or (silence is not None and silence <= now)
@@ -296,7 +310,13 @@ class Tunnel:
         session = self._session
         if session is None or session.given_up:
             return
-        if session.stalled_until is not None and session.stalled_until <= now:
+        if session.answer_by is not None and session.answer_by <= now:
+            session.answer_by = None
+            effects = self.machine.local_abort(session.number, Code.TIMED_OUT, "no answer", now=now)
+            text = "the server did not answer"
+            session.refuse(SessionRefused(session.number, Code.TIMED_OUT, text, retry_is_safe=False))
+            await self.say(effects)
+        elif session.stalled_until is not None and session.stalled_until <= now:
             await session.give_up(Code.TIMED_OUT, f"it has accepted nothing for {STALL_TIMEOUT:g} s")
         elif now - session.last_active >= self._idle_timeout:
             await session.give_up(Code.IDLE_TOO_LONG, f"nothing has happened for {self._idle_timeout:g} s")

@@ -25,6 +25,7 @@ from ._settings import WebSocketSettings
 from ._stream import WebSocketStream
 from ._tcp import TCPListener, TCPStream, connect_any, connect_tcp, listen_tcp, resolve
 from ._tls import TLSStream, default_context
+from ._turns import WriteLock
 
 __all__ = (
     "Accept",
@@ -45,6 +46,7 @@ __all__ = (
     "WebSocketError",
     "WebSocketSettings",
     "WebSocketStream",
+    "WriteLock",
     "accept_websocket",
     "connect_any",
     "connect_tcp",

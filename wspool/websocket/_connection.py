@@ -33,7 +33,7 @@ from ._protocol import (
 )
 from ._settings import WebSocketSettings
 from ._tls import TLSStream
-from ._turns import WriteLock, take_turn
+from ._turns import WriteLock, take_turn_if_due
 
 # What a TLS stream of ours, and an asyncio transport, can give at once.
 READ_SIZE = 256 * 1024
@@ -156,12 +156,13 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             ClosedResourceError: This end was closed, or has sent its end of file.
             BrokenResourceError: The connection is broken, or they have closed it; the cause says more.
         """
+        await checkpoint_if_cancelled()
         await self._send([_checked(item)], one_message=True)
 
     async def send_many(self, items: Iterable[Buffer | str]) -> None:
         """Send several messages, with nobody else's between them; short ones go out in one write.
 
-        Errors as from `send`.
+        Errors as from `send`. What need not wait looks for a cancellation only from time to time.
         """
         if isinstance(items, str | bytes | bytearray | memoryview):
             raise TypeError("send_many takes several messages; send takes one")
@@ -169,11 +170,12 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     async def send_frames(self, data: Buffer) -> None:
         """Send binary data in frames of 64 KiB at most, each of them a message. Errors as from `send`."""
+        await checkpoint_if_cancelled()
         await self._send([_checked(data)], one_message=False)
 
     async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
-        await take_turn()
+        await take_turn_if_due()
         await self._writer.acquire()
         try:
             self.check_usable()
@@ -267,6 +269,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             ClosedResourceError: This end was closed.
             BusyResourceError: Another task receives.
         """
+        await checkpoint_if_cancelled()
         while True:
             part = await self.receive_part()
             self._parts.append(part)
@@ -278,8 +281,11 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
                 self._joined += 1
 
     async def receive_part(self) -> Part:
-        """The next part of a message, as soon as it is there; see `receive` for errors."""
-        await take_turn()
+        """The next part of a message, as soon as it is there; see `receive` for errors.
+
+        What is there already comes without a look for a cancellation, which is taken only from time to time.
+        """
+        await take_turn_if_due()
         if self._reading:
             raise BusyResourceError("receiving from")
         self.check_usable()

@@ -7,6 +7,7 @@ from typing import Any
 
 from anyio import BusyResourceError
 from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._connection import WebSocketConnection
 from ._protocol import BytesReceived, Part
@@ -59,6 +60,7 @@ class WebSocketStream(ByteStream):
             await take_turn()
             self._connection.check_usable()
         else:
+            await checkpoint_if_cancelled()
             self._stock, self._taken = await self._gather(min(max_bytes, _ENOUGH)), 0
         data = self._stock[self._taken : self._taken + max_bytes]
         self._taken += len(data)

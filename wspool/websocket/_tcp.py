@@ -65,6 +65,15 @@ class TCPStream(SocketStream):
         self._sending = False
         self._closed = False
 
+    async def _connect(self, target: tuple[Any, ...]) -> None:
+        try:
+            self._socket.connect(target)
+        except BlockingIOError:
+            await self._waits.writable()
+            code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code)) from None
+
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Return what has arrived, at least one byte and at most `max_bytes`.
 
@@ -175,6 +184,10 @@ class TCPStream(SocketStream):
     async def send_eof(self) -> None:
         """Finish sending (FIN); receiving goes on. What breaks here is told by the next receive."""
         await checkpoint_if_cancelled()
+        self.send_eof_nowait()
+
+    def send_eof_nowait(self) -> None:
+        """As `send_eof`, which never has to wait."""
         self._check_open()
         if self._sending:
             raise BusyResourceError("sending to")
@@ -192,6 +205,11 @@ class TCPStream(SocketStream):
         """As `close`, and a checkpoint."""
         self.close()
         await checkpoint()
+
+    @property
+    def raw_socket(self) -> socket.socket:
+        """For its options and addresses."""
+        return self._socket
 
     @property
     def _raw_socket(self) -> socket.socket:
@@ -242,8 +260,8 @@ async def connect_any(addresses: Sequence[Address]) -> TCPStream:
     Cancellation leaves no socket behind.
     """
     if len(addresses) == 1:
-        return TCPStream(await _connect(addresses[0]))
-    made: list[socket.socket] = []
+        return await _connect(addresses[0])
+    made: list[TCPStream] = []
     errors: list[OSError] = []
 
     async def attempt(address: Address, failed: anyio.Event) -> None:
@@ -262,30 +280,23 @@ async def connect_any(addresses: Sequence[Address]) -> TCPStream:
                 with anyio.move_on_after(_ATTEMPT_DELAY):
                     await failed.wait()
         if made:
-            return TCPStream(made.pop())
+            return made.pop()
     finally:
         for loser in made:
             loser.close()
     raise OSError("all attempts to connect failed") from ExceptionGroup("each address", errors)
 
 
-async def _connect(address: Address) -> socket.socket:
+async def _connect(address: Address) -> TCPStream:
     family, target = address
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    await checkpoint_if_cancelled()
+    stream = TCPStream(socket.socket(family, socket.SOCK_STREAM))
     try:
-        sock.setblocking(False)
-        await checkpoint_if_cancelled()
-        try:
-            sock.connect(target)
-        except BlockingIOError:
-            await anyio.wait_writable(sock)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code)) from None
+        await stream._connect(target)
     except BaseException:
-        sock.close()
+        stream.close()
         raise
-    return sock
+    return stream
 
 
 # --- listening ----------------------------------------------------------------------------------------------

@@ -45,6 +45,14 @@ async def take_turn() -> None:
         await checkpoint()
 
 
+async def take_turn_if_due() -> None:
+    """As `take_turn`, where a cancellation may wait until something has to be waited for, or a turn is due."""
+    _Work.bytes += _OPERATION
+    if _Work.bytes >= _TURN:
+        _Work.bytes = 0
+        await checkpoint()
+
+
 async def give_turn() -> None:
     """In the middle of a long operation that must not be torn: a scope's cancellation has to wait for the next one."""
     if _Work.bytes >= _TURN:

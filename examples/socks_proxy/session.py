@@ -413,13 +413,13 @@ class ServerTunnel(_Tunnel):
 
     def __init__(self, now: float, *, max_age: float = MAX_AGE) -> None:
         super().__init__(now, max_age=max_age)
-        self._early: list[bytes | memoryview] = []
-        self._early_size = 0
+        # Joined: as objects, payloads of a byte take a hundred times their size.
+        self._early = bytearray()
 
     @property
     def wants_packets(self) -> bool:
         """Whether there is room for early data: the tunnel is read on while the server dials, but not without end."""
-        return self._early_size < EARLY_BYTES
+        return len(self._early) < EARLY_BYTES
 
     @property
     def may_send(self) -> bool:
@@ -435,7 +435,9 @@ class ServerTunnel(_Tunnel):
         self.opening = False
         self._local = True
         self._effects.append(Send(Opened(session, dial_ms, bound)))
-        self._effects += [Deliver(session, payload) for payload in self._take_early()]
+        early = self._take_early()
+        if early:
+            self._effects.append(Deliver(session, early))
         if self.got is End.FIN:
             self._effects.append(EndLocal(session))
         return self._take()
@@ -452,8 +454,8 @@ class ServerTunnel(_Tunnel):
         self._take_early()
         self._cut_off(Refused(self.session, code, text, retry_is_safe))
 
-    def _take_early(self) -> list[bytes | memoryview]:
-        early, self._early, self._early_size = self._early, [], 0
+    def _take_early(self) -> bytes:
+        early, self._early = bytes(self._early), bytearray()
         return early
 
     def _abort(self, code: int, text: str) -> None:
@@ -494,8 +496,7 @@ class ServerTunnel(_Tunnel):
 
     def _receive_data(self, payload: bytes | memoryview) -> None:
         if self.opening:
-            self._early.append(payload)
-            self._early_size += len(payload)
+            self._early += payload
         else:
             super()._receive_data(payload)
 

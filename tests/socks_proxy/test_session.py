@@ -5,6 +5,7 @@ What two honest ends can do to each other is explored in test_session_exhaustive
 
 from __future__ import annotations
 
+import tracemalloc
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -375,8 +376,20 @@ def test_a_dialling_server_keeps_64_kib_and_then_stops_reading() -> None:
         assert server.receive(Data(1, KIBIBYTE), 0.0) == []
     assert not server.wants_packets
     delivered = server.dial_succeeded(1, 7, BOUND)[1:]
-    assert delivered == [Deliver(1, KIBIBYTE)] * (EARLY_BYTES // 1024)
+    assert delivered == [Deliver(1, bytes(EARLY_BYTES))]
     assert server.wants_packets
+
+
+def test_early_data_takes_no_more_memory_in_parts_of_one_byte() -> None:
+    server = dialling_server()
+    tracemalloc.start()
+    try:
+        for _ in range(EARLY_BYTES):
+            # As they are read: a part of its own each, of which the payload is a view.
+            server.receive(Data(1, memoryview(bytes(5))[4:]), 0.0)
+        assert tracemalloc.get_traced_memory()[0] < 2 * EARLY_BYTES
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_failed_dial_makes_room() -> None:

@@ -175,7 +175,7 @@ class World:
         session = end.session
         local = books[session]
         if what == "speaks":
-            item = f"{who} {session}.{len(local.said)}".encode()
+            item = f"{who} {session}.{len(local.said)};".encode()
             effects = end.local_data(session, item)
             assert bool(effects) == end.may_send, "what may be sent is sent"
             if effects:
@@ -236,7 +236,8 @@ class World:
         match effect:
             case Deliver(_, payload):
                 assert not local.heard_end, "data after the end"
-                local.heard.append(bytes(payload))
+                # Several may have been joined on their way.
+                local.heard += bytes(payload).replace(b";", b";\n").splitlines()
             case EndLocal():
                 assert not local.heard_end, "ended twice"
                 local.heard_end = True

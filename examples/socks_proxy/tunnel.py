@@ -45,6 +45,9 @@ WEBSOCKET_SETTINGS = WebSocketSettings(
 # While a session runs, an end that has said nothing for so long says that it is there: the far end may hear nothing
 # else for long, as its pings lie behind all the data that this end's slow sink has not taken. Below CLIENT_PING_AFTER.
 _HEARTBEAT = 15.0
+# So many packets may wait to be sent. An honest far end reads before it asks for so much; one that only asks
+# would have this one keep it all.
+_MAX_UNSENT = 64
 # A pong that nobody has asked for; pings count from 1.
 _SIGN_OF_LIFE = Send(Pong(bytes(8)))
 
@@ -243,6 +246,8 @@ class Tunnel:
             if packet is not None:
                 await self._wait_for_room()  # held meanwhile
                 await self.say(self.machine.receive(packet, now))
+                if len(self._outbox) > _MAX_UNSENT:
+                    raise PacketError("it asks for ever more and reads nothing", CloseCode.POLICY_VIOLATION)
                 await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
@@ -276,7 +281,8 @@ class Tunnel:
         deadlines = [self.machine.next_deadline]
         session = self._session
         if session is not None:
-            deadlines.append(self._last_said + _HEARTBEAT)
+            if not self._sending.locked():
+                deadlines.append(self._last_said + _HEARTBEAT)
             if not session.given_up:
                 deadlines += [session.last_active + self._idle_timeout, session.stalled_until, session.answer_by]
         due = any(deadline is not None and deadline <= now for deadline in deadlines)
@@ -302,7 +308,8 @@ class Tunnel:
         await self.say(self.machine.expire(now))
         if ping:
             await self.say(self.machine.ping(now))
-        elif self._session is not None and self._last_said + _HEARTBEAT <= now:
+        elif self._session is not None and self._last_said + _HEARTBEAT <= now and not self._sending.locked():
+            # What is being sent already, and is not taken, will say as much.
             await self.say([_SIGN_OF_LIFE])
         await self._tick_session(now)
 

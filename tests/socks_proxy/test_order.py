@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -9,7 +11,7 @@ import anyio
 import pytest
 from anyio import BrokenResourceError
 
-from examples.socks_proxy import client as client_module, sweeper, tunnel as tunnel_module
+from examples.socks_proxy import client as client_module, server as server_module, sweeper, tunnel as tunnel_module
 from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
 from examples.socks_proxy.codes import Code, Command
 from examples.socks_proxy.packets import (
@@ -23,6 +25,8 @@ from examples.socks_proxy.packets import (
     Open,
     Opened,
     PacketReader,
+    Ping,
+    Pong,
     Refused,
     Reset,
     encode,
@@ -325,6 +329,70 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
             assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
             await all_has_arrived()
     assert dialled == 0
+
+
+async def talk_of(ends: Ends, sessions: anyio.Event) -> Address:
+    """A destination that talks at once; the event is set when it does not any more."""
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            await stream.send(b"x")
+            await sessions.wait()
+
+    return Address(parse_host("127.0.0.1"), await ends.listen(destination))
+
+
+@pytest.mark.parametrize("asks_by", [Ping, Open])
+async def test_a_far_end_that_asks_for_ever_more_and_reads_nothing_is_given_up(
+    asks_by: type[Ping | Open], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = dataclasses.replace(tunnel_module.WEBSOCKET_SETTINGS, close_timeout=0.05)
+    monkeypatch.setattr(server_module, "WEBSOCKET_SETTINGS", impatient)
+    held = Held(monkeypatch, lambda is_client, kind: not is_client and kind == DATA)
+    done = anyio.Event()
+    async with both_ends(monkeypatch) as ends:
+        address = await talk_of(ends, done)
+        websocket = await bare_tunnel(ends)
+        await websocket.send(encode(Open(1, Command.CONNECT, address, 0)))
+        await held.reached.wait()
+        (tunnel,) = ends.server.sweeper.tunnels
+        questions = {
+            Ping: [Ping(bytes(8))] * 100,
+            Open: [
+                packet
+                for number in range(1, 100)
+                for packet in (Reset(number, Code.CANCELLED), Open(number + 1, Command.CONNECT, address, 0))
+            ],
+        }
+        await websocket.send_many(map(encode, questions[asks_by]))
+        while ends.server.sweeper.tunnels:
+            await anyio.lowlevel.checkpoint()
+        assert "reads nothing" in tunnel.lost
+        held.go_on.set()
+        while ends.server._sessions:
+            await anyio.lowlevel.checkpoint()
+        done.set()
+        await anyio.aclose_forcefully(websocket)
+
+
+async def test_no_signs_of_life_pile_up_behind_what_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch, lambda is_client, kind: not is_client and kind == DATA)
+    done = anyio.Event()
+    async with both_ends(monkeypatch) as ends:
+        async with await bare_tunnel(ends) as websocket:
+            await websocket.send(encode(Open(1, Command.CONNECT, await talk_of(ends, done), 0)))
+            await held.reached.wait()
+            (tunnel,) = ends.server.sweeper.tunnels
+            later = time.monotonic() + 20  # more than a heartbeat, and less than a silence that asks for a ping
+            assert not tunnel.is_due(later)
+            await tunnel.tick(later)
+            held.go_on.set()
+            await all_has_arrived()
+            assert tunnel.is_due(later)
+            await tunnel.tick(later)
+            reader = PacketReader()
+            assert [type(await packet_from(websocket, reader)) for _ in range(3)] == [Opened, Data, Pong]
+            done.set()
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,11 @@ def _context(settings: ClientSettings) -> ssl.SSLContext | None:
     return client_context(ca_file=settings.ca_file, cert=settings.cert, key=settings.key, insecure=settings.insecure)
 
 
+def dial_deadline(seconds: float) -> int:
+    """As OPEN has it: in tenths of a second and 16 bits, and 0 would be the server's own."""
+    return min(max(1, round(seconds * 10)), 65535)
+
+
 async def _is_reusable(tunnel: Tunnel) -> bool:
     return tunnel.is_reusable()
 
@@ -283,7 +288,7 @@ class _ClientEnd:
                 each.liveness.suspect = True
         machine, timeout = tunnel.machine, self._settings.connect_timeout
         assert isinstance(machine, ClientTunnel)
-        effects = machine.open(session.address, deadline=round(timeout * 10), now=now)
+        effects = machine.open(session.address, deadline=dial_deadline(timeout), now=now)
         tunnel.begin(session)
         session.answer_by = now + timeout + _ANSWER_GRACE
         if tunnel.liveness.needs_ping(now):

@@ -28,6 +28,8 @@ _HEADER = re.compile(r"(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?P<value>[\t
 _OWN_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "host", "transfer-encoding", "upgrade"},
 )
+# Thirty years: a number that any clock can be asked to wait for.
+_MOST_SECONDS = 10**9
 # Below that a token can be guessed, if it was made by hand.
 TOKEN_MIN = 16
 # With the rest of the request it must fit into 16 KiB.
@@ -107,8 +109,8 @@ def read_seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{text!r} is no number of seconds above 0")
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise ValueError(f"{text!r} is no number of seconds above 0, up to {_MOST_SECONDS}")
     return seconds
 
 
@@ -129,7 +131,9 @@ def read_listen(text: str) -> tuple[str, int]:
     if parts is None or int(parts["port"]) > 65535:
         raise ValueError(f"{text!r} is no HOST:PORT with a port from 0 to 65535; an IPv6 address goes in brackets")
     if parts["ipv6"] is None and not parts["host"]:
-        raise ValueError(f"{text!r} names no host; 0.0.0.0{text} listens on every IPv4 address, [::]{text} on all")
+        raise ValueError(
+            f"{text!r} names no host; 0.0.0.0{text} listens on every IPv4 address, [::]{text} on every IPv6 one"
+        )
     host = parse_host(parts["host"] if parts["ipv6"] is None else f"[{parts['ipv6']}]")
     return str(host), int(parts["port"])
 

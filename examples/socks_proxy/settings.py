@@ -136,11 +136,15 @@ def _check_client(role: Role, values: Mapping[str, Any], token: str | None) -> N
         raise UsageError("--server is missing: say where the far end is, like --server wss://proxy.example:8443/")
     if role == "client" and token is None and "cert" not in values:
         raise UsageError("the server must know you: give --token-file FILE, or set WSPOOL_TOKEN, or give --cert FILE")
+    server: str = values["server"]
+    if token is not None and urlsplit(server).username:
+        raise UsageError(
+            "--server has a user name, and there is a token: only one can be the Authorization, so leave one out"
+        )
     if "key" in values and "cert" not in values:
         raise UsageError("--key is given without --cert")
     if values.get("insecure") and "ca_file" in values:
         raise UsageError("--insecure verifies nothing, --ca-file says what to verify with: leave one of them out")
-    server: str = values["server"]
     for name in ("ca_file", "cert", "sni", "insecure"):
         if values.get(name) and urlsplit(server).scheme == "ws":
             raise UsageError(f"--{name.replace('_', '-')} is for wss://, and --server begins with ws://")

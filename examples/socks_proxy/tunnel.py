@@ -281,7 +281,7 @@ class Tunnel:
         deadlines = [self.machine.next_deadline]
         session = self._session
         if session is not None:
-            if not self._sending.locked():
+            if not self._sending.locked:
                 deadlines.append(self._last_said + _HEARTBEAT)
             if not session.given_up:
                 deadlines += [session.last_active + self._idle_timeout, session.stalled_until, session.answer_by]
@@ -308,7 +308,7 @@ class Tunnel:
         await self.say(self.machine.expire(now))
         if ping:
             await self.say(self.machine.ping(now))
-        elif self._session is not None and self._last_said + _HEARTBEAT <= now and not self._sending.locked():
+        elif self._session is not None and self._last_said + _HEARTBEAT <= now and not self._sending.locked:
             # What is being sent already, and is not taken, will say as much.
             await self.say([_SIGN_OF_LIFE])
         await self._tick_session(now)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.socks_proxy.addresses import parse_host
+from examples.socks_proxy.client import dial_deadline
 from examples.socks_proxy.command_line import PROGRAM_NAME
 from examples.socks_proxy.options import SECTIONS, Role, options_of
 from examples.socks_proxy.settings import (
@@ -232,6 +233,7 @@ def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
         ("grace", "0"),
         ("grace", "nan"),
         ("grace", "inf"),
+        ("grace", "1e10"),
         ("grace", "soon"),
         ("log-level", "loud"),
         ("backend", "curio"),
@@ -242,6 +244,11 @@ def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_option(option: str, text: str) -> None:
     assert error(*CLIENT, f"--{option}={text}", **ENVIRON).startswith(f"--{option}: ")
+
+
+@pytest.mark.parametrize(("seconds", "deadline"), [(1e-9, 1), (10.04, 100), (6553.5, 65535), (1e9, 65535)])
+def test_a_time_limit_that_no_packet_can_hold_is_the_nearest_that_one_can(seconds: float, deadline: int) -> None:
+    assert dial_deadline(seconds) == deadline
 
 
 @pytest.mark.parametrize("text", ["path", "/a b", "/a?b", "/a#b", "/ä", ""])
@@ -270,12 +277,16 @@ def test_no_error_shows_a_secret(option: str, text: str) -> None:
 
 def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
     token = file(tmp_path, "token", "hush" * 8)
-    urls = ["--server", "wss://u:hush@a.example/", "--via", "http://u:hush@b.example:1"]
-    files = ["--token-file", token, "--user", "alice", "--password-file", token]
-    settings = parse(["client", *urls, *files, "--header", "X: hush"], {})
-    assert settings.client is not None
-    assert settings.client.token == "hush" * 8
-    assert "hush" not in repr(settings)
+    via = ["--via", "http://u:hush@b.example:1", "--header", "X: hush"]
+    files = ["--user", "alice", "--password-file", token]
+    for urls in (
+        ["--server", "wss://a.example/hush", "--token-file", token],
+        ["--server", "wss://u:hush@a.example/", "--cert", token],
+    ):
+        settings = parse(["client", *urls, *via, *files], {})
+        assert settings.client is not None
+        assert settings.client.token == (None if "--cert" in urls else "hush" * 8)
+        assert "hush" not in repr(settings)
     assert "hush" not in repr(server("--token-file", token, "--fallback-url", "http://u:hush@c.example/"))
 
 
@@ -293,6 +304,7 @@ def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
         (["server", "--listen", "a:1", "--key", __file__], "--cert is missing"),
         ([*SERVER, "--cert", __file__], "--cert is for TLS, and --plain is without"),
         ([*SERVER, "--client-ca", __file__], "--client-ca is for TLS, and --plain is without"),
+        (["client", "--server", "wss://u:p@a/", "--token-file", "TOKEN"], "only one can be the Authorization"),
         ([*CLIENT, "--key", __file__], "the server must know you"),
         ([*CLIENT, "--key", __file__, "--token-file", "TOKEN"], "--key is given without --cert"),
         ([*CLIENT, "--insecure", "--ca-file", __file__, "--token-file", "TOKEN"], "leave one of them out"),

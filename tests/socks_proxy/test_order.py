@@ -24,6 +24,7 @@ from examples.socks_proxy.packets import (
     Goaway,
     Open,
     Opened,
+    Packet,
     PacketReader,
     Ping,
     Pong,
@@ -356,7 +357,7 @@ async def test_a_far_end_that_asks_for_ever_more_and_reads_nothing_is_given_up(
         await websocket.send(encode(Open(1, Command.CONNECT, address, 0)))
         await held.reached.wait()
         (tunnel,) = ends.server.sweeper.tunnels
-        questions = {
+        questions: dict[type, list[Packet]] = {
             Ping: [Ping(bytes(8))] * 100,
             Open: [
                 packet

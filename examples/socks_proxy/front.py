@@ -61,11 +61,11 @@ class Front:
         try:
             target = (root / unquote(path).lstrip("/")).resolve()
             if target.is_dir():
-                target /= "index.html"
+                target = (target / "index.html").resolve()
             if not target.is_relative_to(root) or target.stat().st_size > _MAX_FILE:
                 return Response(404, _HTML, b"<h1>Not Found</h1>\n")
             body = await anyio.Path(target).read_bytes()
-        except (OSError, ValueError):  # ValueError: a null byte in the path
+        except (OSError, ValueError, RuntimeError):  # a null byte in the path; links in a circle, before 3.13
             return Response(404, _HTML, b"<h1>Not Found</h1>\n")
         kind = mimetypes.guess_type(target.name)[0] or "application/octet-stream"
         return Response(200, [("Content-Type", kind)], body)

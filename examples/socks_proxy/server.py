@@ -189,6 +189,8 @@ class _ServerEnd:
             await anyio.aclose_forcefully(tunnel.websocket)
         finally:
             self._sessions -= 1
+            if not session.over.is_set():
+                session.failed(Code.CANCELLED, "the proxy ends")
             session.conclude()
             if session.local is not None:
                 if not session.over:

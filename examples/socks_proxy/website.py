@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
+import re
 import ssl
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import anyio
 import h11
@@ -34,21 +36,33 @@ async def fetch(url: str, request: Request) -> Response:
     return _BAD_GATEWAY
 
 
+@functools.cache
+def _context() -> ssl.SSLContext:
+    # Reading the system's certificates stops this thread for a tenth of a second: not for each stranger.
+    return ssl.create_default_context()
+
+
+def _target(site: SplitResult, request: Request) -> str:
+    """What to ask the site for: never another host, nor what lies above the URL's own path."""
+    if not request.path.startswith("/") or ".." in re.split(r"[/\\]", unquote(request.path)):
+        raise ValueError(f"{request.target!r} is not below the site's URL")
+    return site.path.rstrip("/") + request.path + (f"?{request.query}" if request.query else "")
+
+
 async def _fetch(url: str, request: Request) -> Response:
     site = urlsplit(url)
+    target = _target(site, request)
     secure = site.scheme == "https"
     host = site.hostname or ""
     stream: ByteStream = await connect_tcp(host, site.port or (443 if secure else 80))
     async with stream:
         if secure:
-            context = ssl.create_default_context()
-            stream = await TLSStream.wrap(stream, hostname=host, ssl_context=context, standard_compatible=False)
+            stream = await TLSStream.wrap(stream, hostname=host, ssl_context=_context(), standard_compatible=False)
         headers = [(name, value) for name, value in request.headers if name in _PASSED_ON]
         headers += [(b"host", site.netloc.rpartition("@")[2].encode()), (b"connection", b"close")]
         if site.username is not None:
             secret = f"{unquote(site.username)}:{unquote(site.password or '')}".encode()
             headers.append((b"authorization", b"Basic " + base64.b64encode(secret)))
-        target = site.path.rstrip("/") + request.target
         asked = h11.Request(method=request.method, target=target, headers=headers)
         return await _exchange(stream, asked)
 
@@ -72,7 +86,8 @@ async def _exchange(stream: ByteStream, asked: h11.Request) -> Response:
             if len(body) > _MAX_BODY:
                 return _BAD_GATEWAY
         elif isinstance(event, h11.EndOfMessage) and answer is not None:
-            headers = [(name.decode(), value.decode("latin-1")) for name, value in answer.headers if name not in _OWN]
+            # Bytes that are not ASCII cannot be sent on: rather a page without that header than none.
+            headers = [pair for pair in answer.headers if pair[0] not in _OWN and pair[1].isascii()]
             return Response(answer.status_code, headers, bytes(body))
         elif not isinstance(event, h11.InformationalResponse):
             return _BAD_GATEWAY

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from anyio import BrokenResourceError, EndOfStream
 
-from examples.socks_proxy import client as client_end, liveness, sweeper, tunnel as tunnel_module
+from examples.socks_proxy import client as client_end, liveness, relay, sweeper, tunnel as tunnel_module, website
 from examples.socks_proxy.packets import Pong
 from examples.socks_proxy.session import ClientTunnel
 from wspool.websocket import TCPStream, connect_tcp
@@ -363,6 +364,23 @@ async def test_no_tunnel_begins_while_the_server_ends(monkeypatch: pytest.Monkey
             assert await stream.receive() == b"y"
 
 
+@pytest.mark.parametrize("end", ["client", "server"])
+async def test_a_session_that_is_cut_off_by_the_end_of_the_proxy_is_not_logged_as_done(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: dict[str, str] = {}
+    monkeypatch.setattr(relay, "log_session", lambda record: outcomes.update({record.role: record.outcome}))
+    async with both_ends(monkeypatch, **{end: {"grace": 0.01}}) as ends:
+        async with await ends.connect(await ends.listen(echo)) as stream:
+            getattr(ends, f"stop_{end}").set()
+            with pytest.raises(BrokenResourceError):
+                await stream.receive()
+            while end not in outcomes:
+                await anyio.lowlevel.checkpoint()
+    # Of a client, the tunnel may be closed first.
+    assert outcomes[end] in ("cancelled: the proxy ends", "general failure: the tunnel was closed: done")
+
+
 # --- strangers ----------------------------------------------------------------------------------------------
 
 
@@ -391,6 +409,7 @@ async def test_a_stranger_sees_an_ordinary_site(
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", (b"HTTP/1.1 200", b"hello")),
         (b"HTTP/1.0 200 OK\r\n\r\nto the end", (b"HTTP/1.1 200", b"to the end")),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 404", b"")),
+        (b"HTTP/1.1 200 OK\r\nX-Name: \xe9\r\nContent-Length: 1\r\n\r\na", (b"HTTP/1.1 200", b"a")),
         (b"HTTP/1.1 301 Moved\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", (b"HTTP/1.1 301", b"")),
         (b"no http at all\r\n\r\n", (b"HTTP/1.1 502", b"Bad Gateway\n")),
         (b"", (b"HTTP/1.1 502", b"Bad Gateway\n")),
@@ -427,6 +446,65 @@ async def test_a_stranger_sees_the_website_behind_the_server(
     assert asked[0].startswith(b"GET /site/a?b HTTP/1.1\r\n")
     assert b"authorization: Basic dTpw" in asked[0].replace(b"Authorization", b"authorization")
     assert b"secret" not in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        (b"/a?b", b"/site/a?b"),
+        (b"http://other.example/a", b"/site/a"),
+        (b"//other.example/a", b"/site//other.example/a"),
+        (b"/../a", None),
+        (b"/%2E%2e/a", None),
+        (b"/b/..\\..\\a", None),
+        (b"*", None),
+        (b"@other.example/", None),
+    ],
+)
+async def test_a_stranger_gets_nothing_but_what_is_below_the_website(
+    target: bytes, asked: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[bytes] = []
+    answer = b""
+
+    async def site(stream: TCPStream) -> None:
+        async with stream:
+            requests.append(await stream.receive())
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, site)
+        async with both_ends(monkeypatch, server={"fallback_url": f"http://127.0.0.1:{port}/site"}) as ends:
+            async with await connect_tcp("127.0.0.1", ends.line.to) as stream:
+                await stream.send(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = await everything(stream)
+        tasks.cancel_scope.cancel()
+    assert [request.split()[1] for request in requests] == ([] if asked is None else [asked])
+    assert answer.startswith(b"HTTP/1.1 502" if asked is None else b"HTTP/1.1 200")
+
+
+def test_no_stranger_makes_the_system_s_certificates_be_read_again() -> None:
+    assert website._context() is website._context()
+
+
+async def test_a_stranger_gets_no_file_from_outside_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = tmp_path / "site"
+    (site / "inside").mkdir(parents=True)
+    (tmp_path / "outside").write_text("secret")
+    (site / "inside" / "index.html").write_text("hello")
+    (site / "link").symlink_to(tmp_path / "outside")
+    (site / "index.html").symlink_to(tmp_path / "outside")
+    (site / "circle").symlink_to("circle")
+    async with both_ends(monkeypatch, server={"fallback_dir": str(site)}) as ends:
+        for path in (b"/inside/", b"/link", b"/", b"/circle", b"/../outside", b"/%2e%2e/outside", b"/%00"):
+            async with await connect_tcp("127.0.0.1", ends.line.to) as stream:
+                await stream.send(b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = await everything(stream)
+            assert answer.startswith(b"HTTP/1.1 200" if path == b"/inside/" else b"HTTP/1.1 404"), path
+            assert b"secret" not in answer
+    assert "error in this program" not in caplog.text
 
 
 async def test_a_client_with_the_wrong_token_is_told_so_by_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:

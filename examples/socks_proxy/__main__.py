@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,15 +27,21 @@ _FAILED = 1
 _CANNOT_START = 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run until it is told to stop; the exit status."""
+def main(argv: Sequence[str] | None = None, *, leave: Callable[[], object] = lambda: None) -> int:
+    """Run until it is told to stop; the exit status. `leave` is called when all is done, before the event loop ends."""
     try:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
         backend, options = _backend(settings.backend)
         start_logging(settings.log_format, settings.log_level)
         with ExitStack() as stack:
             program = Program(settings, stack)
-            anyio.run(program.run, backend=backend, backend_options=options)
+
+            async def run() -> None:
+                await program.run()
+                stack.close()
+                leave()
+
+            anyio.run(run, backend=backend, backend_options=options)
     except UsageError as error:
         print(f"{PROGRAM_NAME}: error: {printable(str(error))}", file=sys.stderr)
         return _CANNOT_START
@@ -61,5 +67,11 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def _leave() -> None:
+    """Do not wait for threads that look up a name for nobody: it may take them minutes."""
+    logging.shutdown()
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(leave=_leave))

@@ -443,6 +443,42 @@ def test_a_second_signal_ends_it_at_once(backend: str, number: signal.Signals, s
             process.kill()
 
 
+# An end that looks up a name, which takes long, when it is asked to end.
+CURIOUS = """
+import runpy, socket, sys, threading, types
+import anyio
+
+def look_up(*_, **__):
+    threading.Event().wait()
+
+async def run_client(settings, *, ready, stop):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.getaddrinfo, "slow.example", 80)
+        await anyio.wait_all_tasks_blocked()
+        ready("socks5://127.0.0.1:1080")
+        await stop.wait()
+        tasks.cancel_scope.cancel()
+
+client = types.ModuleType("examples.socks_proxy.client")
+client.run_client = run_client
+sys.modules[client.__name__] = client
+socket.getaddrinfo = look_up
+runpy.run_module("examples.socks_proxy", run_name="__main__")
+"""
+
+
+def test_a_stop_waits_for_no_name() -> None:
+    command = [sys.executable, "-c", CURIOUS, *CLIENT, "--backend", "asyncio"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"ready socks5://127.0.0.1:1080\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "examples.socks_proxy", *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)

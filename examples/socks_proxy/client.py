@@ -221,11 +221,13 @@ class _ClientEnd:
         session.permit()
 
     async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
-        session.failed(answer.code, answer.text)
+        # Whatever the server calls it, it was no success.
+        code = answer.code or Code.GENERAL_FAILURE
+        session.failed(code, answer.text)
         if self._settings.fast_open:
             session.abort()  # it has been told of a success
         elif not session.given_up:
-            socks.reply(answer.code)
+            socks.reply(code)
             await _tell(session, socks, stream)
 
     # --- a session on its tunnel ------------------------------------------------------------------------

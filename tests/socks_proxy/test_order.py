@@ -260,6 +260,25 @@ async def test_a_server_that_does_not_answer_costs_the_application_no_more_time(
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("code", [0, 1, 0xFF])
+async def test_a_refusal_is_never_a_success_to_the_application(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def server(stream: TCPStream) -> None:
+        async with await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL)) as websocket:
+            reader = PacketReader()
+            while not isinstance(await packet_from(websocket, reader), Open):
+                pass
+            await websocket.send(encode(Refused(1, code)))
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        port = await serve_in(tasks, server)
+        async with both_ends(monkeypatch, client={"server": f"ws://127.0.0.1:{port}/"}) as ends:
+            stream, reply = await ends.ask("127.0.0.1", 80)
+            await stream.aclose()
+            assert reply == 1
+        tasks.cancel_scope.cancel()
+
+
 async def test_the_end_of_a_session_goes_out_before_a_server_that_ends_closes_its_tunnel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -18,7 +18,7 @@ import anyio
 
 from .command_line import PROGRAM_NAME
 from .program import Program
-from .session_log import printable, start_logging
+from .session_log import log_unraisable, printable, start_logging
 from .settings import UsageError, parse
 
 _logger = logging.getLogger("wspool.proxy")
@@ -74,4 +74,5 @@ def _leave() -> None:
 
 
 if __name__ == "__main__":
+    sys.unraisablehook = log_unraisable
     sys.exit(main(leave=_leave))

@@ -61,6 +61,14 @@ def start_logging(log_format: str, level: str, stream: TextIO | None = None) -> 
     logging.getLogger("wspool").setLevel(level.upper())
 
 
+def log_unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    """In place of `sys.unraisablehook`, which prints a traceback past the log.
+
+    A stranger can bring that about: by a server's name in a TLS handshake that is not ASCII, for example.
+    """
+    _logger.warning("an error was ignored in %r: %r", ignored.object, ignored.exc_value)
+
+
 class TextFormatter(logging.Formatter):
     """`TIME LEVEL message`, of a session with `name=value` for all that is known."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from examples.socks_proxy.session_log import (
     SessionRecord,
     TextFormatter,
     log_session,
+    log_unraisable,
     printable,
     start_logging,
 )
@@ -53,6 +55,22 @@ def lines(formatter: logging.Formatter, *records: SessionRecord) -> list[str]:
         logger.setLevel(level)
     # Not splitlines(): the line ends that others know are among what is tested.
     return stream.getvalue().split("\n")[:-1]
+
+
+class Careless:
+    def __del__(self) -> None:
+        raise ValueError("a stranger's \x1b[31m doing")
+
+
+def test_what_can_be_raised_to_nobody_is_a_line_of_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", log_unraisable)
+    Careless()
+    (record,) = caplog.records
+    assert "an error was ignored in <function Careless.__del__" in record.getMessage()
+    assert len(TextFormatter().format(record).splitlines()) == 1
+    assert capsys.readouterr().err == ""
 
 
 def log_record(message: str, *arguments: object) -> logging.LogRecord:

@@ -189,7 +189,7 @@ class _ServerEnd:
             await anyio.aclose_forcefully(tunnel.websocket)
         finally:
             self._sessions -= 1
-            if not session.over.is_set():
+            if not session.over:
                 session.failed(Code.CANCELLED, "the proxy ends")
             session.conclude()
             if session.local is not None:

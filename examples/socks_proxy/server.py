@@ -23,6 +23,7 @@ from wspool.websocket import (
 
 from .codes import CloseCode, Code
 from .dial import DialFailed, bound_address, dial
+from .effects import Effect
 from .front import Front
 from .listening import accept_all, listening_on
 from .liveness import SERVER_PING_AFTER
@@ -179,9 +180,9 @@ class _ServerEnd:
     async def _session(self, tunnel: Tunnel, session: Session, request: Open) -> None:
         self._sessions += 1
         try:
-            if await self._dial(tunnel, session, request):
-                session.permit()
-                await session.carry()
+            opened = await self._dial(tunnel, session, request)
+            if opened:
+                await self._relay(tunnel, session, opened)
             await session.until(lambda: session.over)
         except Exception:
             _logger.exception("a session failed by an error in this program")
@@ -197,8 +198,23 @@ class _ServerEnd:
                     reset_on_close(session.local)
                 session.local.close()
 
-    async def _dial(self, tunnel: Tunnel, session: Session, request: Open) -> bool:
-        """Dial, and tell the client; False if there is nothing to relay."""
+    async def _relay(self, tunnel: Tunnel, session: Session, opened: list[Effect]) -> None:
+        """OPENED goes out, then what came early goes to the destination, and what it says to the client."""
+        packet, *early = opened
+        session.held = bool(early)  # no data overtakes what came early
+        await tunnel.say([packet])
+        session.permit()
+        if not early:
+            await session.carry()
+            return
+        async with anyio.create_task_group() as tasks:
+            # Meanwhile: a destination may take no more before it has been heard.
+            tasks.start_soon(session.carry)
+            await tunnel.say(early)
+            tunnel.go_on(session)
+
+    async def _dial(self, tunnel: Tunnel, session: Session, request: Open) -> list[Effect]:
+        """Dial, and tell the client of a failure; of a success, the effects. None if there is nothing to relay."""
         machine, settings, number = tunnel.machine, self._settings, session.number
         assert isinstance(machine, ServerTunnel)
         began = time.monotonic()
@@ -215,18 +231,15 @@ class _ServerEnd:
         except DialFailed as error:
             session.failed(error.code, str(error))
             await tunnel.say(machine.dial_failed(number, error.code, str(error), now=time.monotonic()))
-            return False
+            return []
         finally:
             session.record.dial_time = time.monotonic() - began
         if session.local is None:
             session.failed(Code.CANCELLED, "the client went away")
-            return False
+            return []
         dial_ms = int(session.record.dial_time * 1000)
         effects = machine.dial_succeeded(number, dial_ms, bound_address(session.local))
         if tunnel.runs(session):
-            session.held = True  # no data overtakes what came early
-            await tunnel.say(effects)
-            tunnel.go_on(session)
-            return True
+            return effects
         reset_on_close(session.local)
-        return False
+        return []

@@ -14,6 +14,7 @@ from anyio import BrokenResourceError
 from examples.socks_proxy import client as client_module, server as server_module, sweeper, tunnel as tunnel_module
 from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
 from examples.socks_proxy.codes import Code, Command
+from examples.socks_proxy.dial import dial
 from examples.socks_proxy.packets import (
     DATA,
     OPENED,
@@ -133,6 +134,59 @@ async def test_no_data_overtakes_what_came_before_the_dial_ended(monkeypatch: py
             held.go_on.set()
             await over.wait()
     assert received == [b"early late"]
+
+
+class HeardFirst(TCPStream):
+    """A destination whose buffers are full both ways: it takes nothing before it has been heard."""
+
+    heard: anyio.Event
+
+    async def receive_later(self, max_bytes: int) -> bytes:
+        data = await super().receive_later(max_bytes)
+        self.heard.set()
+        return data
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        data = super().receive_nowait(max_bytes)
+        if data is not None:
+            self.heard.set()
+        return data
+
+    def send_nowait(self, item: bytes | memoryview) -> int:
+        return super().send_nowait(item) if self.heard.is_set() else 0
+
+    async def send(self, item: bytes | bytearray | memoryview) -> None:
+        await self.heard.wait()
+        await super().send(item)
+
+
+async def test_a_destination_is_heard_though_it_has_not_taken_all_that_came_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received: list[bytes] = []
+    over, go_on = anyio.Event(), anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            await stream.send(b"banner")
+            received.append(await everything(stream))
+        over.set()
+
+    async def slow_dial(*args: Any, **options: Any) -> TCPStream:
+        await go_on.wait()
+        stream: Any = await dial(*args, **options)
+        stream.__class__, stream.heard = HeardFirst, anyio.Event()
+        return cast("TCPStream", stream)
+
+    monkeypatch.setattr(server_module, "dial", slow_dial)
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends:
+        async with await ask_at_once(ends, await ends.listen(destination), b"early") as stream:
+            await all_has_arrived()
+            go_on.set()
+            assert await exactly(stream, 6) == b"banner"
+            await stream.send_eof()
+            await over.wait()
+    assert received == [b"early"]
 
 
 async def test_a_reset_reaches_the_application_though_another_fact_comes_in_between(

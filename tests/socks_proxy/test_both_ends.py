@@ -346,6 +346,21 @@ async def test_the_server_lets_a_running_session_finish_and_takes_no_other(monke
             await other.aclose()
 
 
+async def test_a_session_that_outlasts_the_grace_is_reset_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="wspool.proxy")
+    async with both_ends(monkeypatch, server={"grace": 0.0}) as ends:
+        async with await ends.connect(await ends.listen(echo)) as stream:
+            ends.stop_server.set()
+            with pytest.raises(BrokenResourceError):
+                await stream.receive()
+    sessions = [vars(record)["session"] for record in caplog.records if hasattr(record, "session")]
+    outcomes = [each.outcome for each in sessions if each.role == "server"]
+    # Whether its own task or the tunnel's was cancelled first.
+    assert outcomes in (["cancelled: the proxy ends"], ["general failure: it is not read any more"])
+
+
 async def test_no_tunnel_begins_while_the_server_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with both_ends(monkeypatch, server={"grace": 20.0}) as ends:
         async with (

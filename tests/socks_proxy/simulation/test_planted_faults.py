@@ -1,0 +1,139 @@
+"""The oracle is checked: each fault that is planted into the proxy is found by one of the first seeds."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from examples.socks_proxy import dial
+from examples.socks_proxy.client import _ClientEnd
+from examples.socks_proxy.liveness import Liveness
+from examples.socks_proxy.relay import Session
+from examples.socks_proxy.server import _ServerEnd
+from examples.socks_proxy.session import _Tunnel
+from examples.socks_proxy.tunnel import Tunnel
+
+from .oracle import Violation
+from .run import simulate
+
+_SEEDS = 60
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In this function, write `new` for `old`; what is found says `found`."""
+
+    what: str
+    owner: Any
+    name: str
+    old: str
+    new: str
+    found: str
+
+
+FAULTS = [
+    Fault(
+        "the last of the data is dropped before an end",
+        Session,
+        "_write",
+        "local.send(payload)",
+        "local.send(payload[:-1])",
+        "hears a clean end",
+    ),
+    Fault(
+        "data is delivered to the session before",
+        Session,
+        "_write",
+        "local.send(payload)",
+        "(lambda before: setattr(Session, 'before', local) or before)(getattr(Session, 'before', local)).send(payload)",
+        "has not said",
+    ),
+    Fault("a cut is told as an end", Session, "abort", "reset_on_close(self.local)", "pass", "hears a clean end"),
+    Fault("an end is not told", _Tunnel, "_receive_fin", "self._effects.append", "list", "has failed"),
+    Fault("an end ends both directions", Session, "end", "send_eof()", "aclose()", "has failed"),
+    Fault(
+        "a tunnel is never released",
+        _ClientEnd,
+        "_serve",
+        "pooled.release()",
+        "vars(self).setdefault('kept', []).append(pooled)",
+        "a tunnel in use",
+    ),
+    Fault(
+        "a tunnel is released while its session runs",
+        _ClientEnd,
+        "_serve",
+        "session.over.wait()",
+        "anyio.sleep(1)",
+        "tunnels|has failed",
+    ),
+    Fault(
+        "a session is over when one direction has ended",
+        Tunnel,
+        "_settle",
+        "self.machine.is_idle",
+        "self.machine.got.name != 'NONE'",
+        "tunnels|has failed",
+    ),
+    Fault("a tunnel is used once", Tunnel, "is_reusable", "not self.lost", "not self.sessions", "tunnels"),
+    Fault(
+        "nothing is tried again",
+        _ClientEnd,
+        "_open",
+        "answer.retry_is_safe and not session.committed",
+        "False",
+        "all the trouble",
+    ),
+    Fault(
+        "silence is never noticed", Liveness, "expire", "return Verdict.DEAD", "return Verdict.FINE", "a dead tunnel"
+    ),
+    Fault(
+        "OPEN has no PING with it", Liveness, "needs_ping", "self.suspect or now", "False and now", "all the trouble"
+    ),
+    Fault("an idle session is never ended", Tunnel, "_tick_session", "session is None", "True", "hangs"),
+    Fault(
+        "a failure is told as a success",
+        _ClientEnd,
+        "_refused",
+        "socks.reply(answer.code)",
+        "socks.reply(0)",
+        "reply 0",
+    ),
+    Fault("every failure is the same", dial, "code_of_errno", "number or 0", "0", "reply 1"),
+    Fault(
+        "a destination is not let go",
+        _ServerEnd,
+        "_session",
+        "await anyio.aclose_forcefully(session.local)",
+        "pass",
+        "has left",
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
+def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault.owner, fault.name, _broken(fault))
+    with pytest.raises(Violation, match=fault.found):
+        for seed in range(_SEEDS):
+            simulate(seed)
+
+
+def _broken(fault: Fault) -> Any:
+    function: Any = getattr(fault.owner, fault.name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert fault.old in source, "the code has changed: plant the fault anew"
+    source = source.replace(fault.old, fault.new).replace("super()", f"super({fault.owner.__name__}, self)")
+    made: dict[str, Any] = {}
+    # In its module's own names, where the simulation puts its clock.
+    exec(
+        compile("from __future__ import annotations\n" + source, "<fault>", "exec"),
+        vars(sys.modules[function.__module__]),
+        made,
+    )
+    return made[fault.name]

@@ -198,7 +198,7 @@ class Tunnel:
                 session.failed(code, text)
                 session.abort()
             case SessionOpened():
-                session.answer = effect
+                session.answer, session.answer_by = effect, None
                 if session.on_opened is not None:
                     await session.on_opened(effect)
             case SessionRefused():

@@ -354,7 +354,7 @@ class TCPListener(Listener[TCPStream]):
         self._closed = True
         for waits in self._waits:
             waits.close()
-            if isinstance(waits.kept, socket.socket):
+            if waits.kept is not None and not isinstance(waits.kept, Exception):
                 waits.kept.close()
         await self._bound.aclose()
 

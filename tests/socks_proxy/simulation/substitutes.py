@@ -18,7 +18,7 @@ import trio._core._run as trio_run
 from anyio.abc import SocketAttribute
 
 from examples.socks_proxy import client, relay, server, sweeper, tunnel
-from wspool.websocket import _connection, _tcp, _turns
+from wspool.websocket import _connection, _tcp, _turns, _waits
 
 from .network import OWNER, Network, Socket
 
@@ -37,7 +37,8 @@ def substituted(network: Network, sweep_interval: float) -> Generator[dict[str, 
     ends: dict[str, Any] = {}
     state = random.getstate()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_tcp, "anyio", _Anyio(network))
+        for waiting in (_tcp, _waits):
+            patch.setattr(waiting, "anyio", _Anyio(network))
         patch.setattr(_tcp, "socket", _SocketModule(network))
         clock = _Clock(network)
         for module in _CLOCKS:

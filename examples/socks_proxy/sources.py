@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -132,8 +133,8 @@ def _keys(table: Mapping[str, Any], options: Sequence[Option], where: str) -> di
 
 
 def read_bytes(where: str, path: str) -> bytes:
-    """A file that an option names."""
+    """A file that an option names, without the mark that some editors put before UTF-8: it is part of no name."""
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"{where}: {path!r} cannot be read: {error.strerror}") from None

@@ -448,6 +448,17 @@ def test_users_come_from_files(tmp_path: Path) -> None:
     assert client().users is None
 
 
+def test_the_mark_before_utf_8_is_part_of_nothing(tmp_path: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    token, users = file(tmp_path, "token", mark + TOKEN.encode()), file(tmp_path, "users", mark + b"bob:secret\n")
+    config = file(tmp_path, "config", mark + b'[client]\nserver = "wss://a/"\n')
+    settings = parse(["client", "--config", config, "--token-file", token, "--users-file", users], {}).client
+    assert settings is not None
+    assert settings.users is not None
+    assert settings.users.admits(b"bob", b"secret")
+    assert settings.token == TOKEN
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -275,7 +275,8 @@ class _ClientEnd:
         if session.given_up:  # the application has gone away while there was no tunnel
             session.finish()
             return None
-        if not tunnel.is_reusable():  # it has ended since the pool asked
+        if not tunnel.is_reusable():  # it has ended since the pool asked, or since it was opened
+            session.finish()  # in case that there is no other attempt: no tunnel will tell
             return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
         await self._open(session, tunnel)
         if not session.refused:

@@ -6,33 +6,36 @@ Load generator and destination are processes of their own; CPU time is that of t
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import resource
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from tests.benchmarks import machine
 from tests.benchmarks.interleave import Outcome, interleave
+from tests.benchmarks.proxy.install import install
+from tests.benchmarks.proxy.output import write
 from tests.benchmarks.proxy.running import Running, Stage
 from tests.benchmarks.proxy.systems import SYSTEMS, System
-from tests.benchmarks.proxy.tables import as_markdown, table
+from tests.benchmarks.proxy.tables import Result, Results, table
+from tests.benchmarks.proxy.targets import verdicts
 from tests.benchmarks.proxy.workloads import WORKLOADS, Sample, Scale, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.benchmarks.report import Table
-
 ROUNDS = 5
 QUICK = Scale(seconds=0.05, held=20, idle=5)
 QUICK_SYSTEMS = ("direct", "wspool-asyncio")
-PACKAGES = ("wspool", "anyio", "trio", "uvloop", "websockets")
 
 
 def main() -> None:
     options = _options()
+    if options.install:
+        python = str(install())
+        os.execv(python, [python, "-m", __package__, *(one for one in sys.argv[1:] if one != "--install")])
     _allow_many_files()
     scale = QUICK if options.quick else Scale(seconds=options.seconds)
     with TemporaryDirectory() as folder:
@@ -41,42 +44,66 @@ def main() -> None:
             results = _measure(stage, options, scale)
         finally:
             stage.close()
+    for judged in verdicts(results):
+        print(judged)
     if options.output:
-        _write(options.output, results)
+        write(options.output, results)
 
 
-def _measure(stage: Stage, options: argparse.Namespace, scale: Scale) -> dict[str, Table]:
-    systems = _named(SYSTEMS, options.only, "system")
-    results: dict[str, Table] = {}
-    with ExitStack() as stack:
-        runnings, missing = _start(stage, stack, systems)
-        for workload in _named(WORKLOADS, options.workloads, "workload"):
-            outcome = _outcome(stage, workload, runnings, options.rounds, scale)
-            results[workload.name] = table(workload, outcome, missing)
-            print(results[workload.name], flush=True)
+def _measure(stage: Stage, options: argparse.Namespace, scale: Scale) -> Results:
+    systems = _named(SYSTEMS, options.only)
+    workloads = _named(WORKLOADS, options.workloads)
+    missing = {system.name: reason for system in systems if (reason := system.missing())}
+    present = [system for system in systems if system.name not in missing]
+    results: Results = {}
+    # Those that run all the time end before memory is measured: processes share pages.
+    lasting = [workload for workload in workloads if workload.sample]
+    if lasting:
+        with ExitStack() as stack:
+            runnings = _start(stage, stack, present, missing)
+            for workload in lasting:
+                _add(results, workload, _of_running(stage, workload, runnings, options.rounds, scale), missing)
+    for workload in workloads:
+        if workload.fresh:
+            _add(results, workload, _of_started(stage, workload, present, options.rounds, scale), missing)
     return results
 
 
-def _start(stage: Stage, stack: ExitStack, systems: Sequence[System]) -> tuple[list[Running], dict[str, str]]:
+def _start(stage: Stage, stack: ExitStack, systems: Sequence[System], missing: dict[str, str]) -> list[Running]:
     runnings: list[Running] = []
-    missing: dict[str, str] = {}
     for system in systems:
-        if reason := system.missing():
-            missing[system.name] = reason
-            continue
         try:
             runnings.append(stack.enter_context(stage.running(system)))
         except (OSError, RuntimeError) as error:
             missing[system.name] = f"did not start: {error}"
-    return runnings, missing
+    return runnings
 
 
-def _outcome(stage: Stage, workload: Workload, runnings: list[Running], rounds: int, scale: Scale) -> Outcome[Sample]:
+def _of_running(
+    stage: Stage, workload: Workload, runnings: list[Running], rounds: int, scale: Scale
+) -> Outcome[Sample]:
     def sample(running: Running) -> Sample:
+        assert workload.sample
         running.check()
         return workload.sample(stage, running, scale)
 
-    return interleave(workload.title, runnings, rounds, sample, seconds_each=float("inf"))
+    contenders = [running for running in runnings if running.system.takes_part(workload.name)]
+    return interleave(workload.title, contenders, rounds, sample, seconds_each=float("inf"))
+
+
+def _of_started(stage: Stage, workload: Workload, systems: list[System], rounds: int, scale: Scale) -> Outcome[Sample]:
+    def sample(system: System) -> Sample:
+        assert workload.fresh
+        return workload.fresh(stage, system, scale)
+
+    contenders = [system for system in systems if system.takes_part(workload.name)]
+    rounds = min(rounds, workload.most_rounds)
+    return interleave(workload.title, contenders, rounds, sample, seconds_each=float("inf"))
+
+
+def _add(results: Results, workload: Workload, outcome: Outcome[Sample], missing: dict[str, str]) -> None:
+    results[workload.name] = Result(workload, outcome, dict(missing))
+    print(table(results[workload.name]), flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -89,6 +116,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="the time of a sample (default 1)")
     parser.add_argument("--quick", action="store_true", help="one tiny round of direct and ours: does it all work?")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write tables, every sample and plots there")
+    parser.add_argument("--install", action="store_true", help="first install the peers that can be, as root")
     options = parser.parse_args()
     options.only = options.only or (QUICK_SYSTEMS if options.quick else systems)
     options.workloads = options.workloads or workloads
@@ -106,7 +134,7 @@ def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return parse
 
 
-def _named(things: Sequence[Any], names: Sequence[str], what: str) -> list[Any]:
+def _named(things: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [one for one in things if one.name in names]
 
 
@@ -114,14 +142,6 @@ def _allow_many_files() -> None:
     """A thousand open sessions take some thousand descriptors of each process; children inherit the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _write(folder: Path, results: dict[str, Table]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = machine.facts(PACKAGES)
-    tables = {name: {"title": one.title, "data": one.data} for name, one in results.items()}
-    (folder / "results.json").write_text(json.dumps({**facts, "workloads": tables}, indent=1) + "\n")
-    (folder / "tables.md").write_text("\n".join(as_markdown(one) for one in results.values()))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from .systems import Site, System
 PACKAGE = __package__ or ""
 # Of a system's ends, from when they listen: a session must work by then.
 WORKS_TIMEOUT = 15.0
+# Nothing done for so long: all tunnels that are opened in advance are there.
+QUIET = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ class LoadProcess:
 class Running:
     """A system whose ends run."""
 
-    def __init__(self, system: System, processes: list[Process], via: int | None) -> None:
+    def __init__(self, system: System, processes: list[Process], via: int | None, to: int) -> None:
         self.system = system
-        self.via = via
-        self._processes = processes
-        # Bytes a second, as a workload has found: see `transfers` there.
+        # What the load generator is told: the port of the proxy, if there is one, and that of the destination.
+        self.where: dict[str, Any] = {"via": via, "to": to}
+        # Bytes a second in each direction, as the first transfer has found.
         self.pace: dict[str, float] = {}
+        self._processes = processes
 
     @property
     def name(self) -> str:
@@ -86,6 +89,15 @@ class Running:
         for process in self._processes:
             if process.popen.poll() is not None:
                 raise RuntimeError(f"its {process.command.name} has ended: {process.last_words()}")
+
+    def settle(self) -> None:
+        """Wait until it has nothing more to do: no CPU time for a while."""
+        ends = time.monotonic() + WORKS_TIMEOUT
+        seen, since = self.cpu(), time.monotonic()
+        while time.monotonic() < min(ends, since + QUIET):
+            time.sleep(0.05)
+            if (now := self.cpu()) > seen:
+                seen, since = now, time.monotonic()
 
 
 class Stage:
@@ -107,35 +119,46 @@ class Stage:
 
     def site(self, system: System, server: int | None = None, extra: tuple[str, ...] = ()) -> Site:
         listen, near = free_port(), free_port()
-        folder = self.folder / f"{system.name.replace(' ', '_').replace('/', '_')}-{listen}"
+        folder = self.folder / f"{system.name}-{listen}"
         folder.mkdir()
         files = self.certificates
         return Site(folder, listen, server or listen, near, files.ca, files.cert, files.key, extra)
 
     @contextmanager
-    def running(self, system: System, extra: tuple[str, ...] = ()) -> Iterator[Running]:
-        site = self.site(system, extra=extra)
+    def running(self, system: System, extra: tuple[str, ...] = (), delay: float = 0.0) -> Iterator[Running]:
+        """With so many seconds between its ends; without ends, between the load generator and the destination."""
         with ExitStack() as stack:
-            processes = []
-            for command in system.ends(site):
-                process = Process(command, site.folder)
-                stack.callback(process.stop)
-                process.wait_ready()
-                processes.append(process)
-            running = Running(system, processes, site.socks if processes else None)
-            self._see_it_work(running)
+            way = free_port() if delay else None
+            site = self.site(system, way, extra)
+            ends = system.ends(site)
+            if way:
+                self._started(stack, far(way, site.listen if ends else self.to, delay))
+            processes = [self._started(stack, command) for command in ends]
+            to = way if way and not ends else self.to
+            running = Running(system, processes, site.socks if ends else None, to)
+            self.see_it_work(running)
             yield running
 
-    def _see_it_work(self, running: Running) -> None:
+    def _started(self, stack: ExitStack, command: Command) -> Process:
+        process = Process(command, self.folder)
+        stack.callback(process.stop)
+        process.wait_ready()
+        return process
+
+    def see_it_work(self, running: Running) -> None:
         ends = time.monotonic() + WORKS_TIMEOUT
         while True:
             running.check()
             try:
-                with socks.connect(running.via, self.to) as stream:
+                with socks.connect(**running.where) as stream:
                     stream.sendall(wire.request(wire.ASK, 7))
                     if socks.receive(stream, wire.ANSWER_SIZE) == wire.answer(7):
                         return
             except (OSError, RuntimeError):
                 if time.monotonic() > ends:
                     raise
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+
+def far(port: int, to: int, delay: float) -> Command:
+    return Command("far", module(f"{PACKAGE}.far", str(port), str(to), str(delay)), port)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Where Debian puts sshd is not on everybody's path.
 _SYSTEM_PATH = "/usr/sbin:/usr/local/sbin"
-PYTHON_ENVIRONMENTS = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class System(ABC):
     """As it stands there, and in `--only`."""
     is_python: bool = False
     is_ours: bool = False
+    only: tuple[str, ...] | None = None
+    """The workloads in which it takes part, if not in all."""
 
     def missing(self) -> str | None:
         """Why it cannot take part here, if it cannot."""
         return None
+
+    def takes_part(self, workload: str) -> bool:
+        return self.only is None or workload in self.only
 
     @abstractmethod
     def ends(self, site: Site) -> list[Command]:
@@ -62,11 +67,15 @@ def not_installed(*names: str) -> str | None:
 
 def python_of(environment: str) -> Path:
     """The interpreter in which `--install` has put that peer."""
-    return PYTHON_ENVIRONMENTS / f".venv-{environment}" / "bin" / "python"
+    return ENVIRONMENTS / f".venv-{environment}" / "bin" / "python"
 
 
-def no_environment(environment: str, why: str = "not installed (see --install)") -> str | None:
-    marker = python_of(environment).parents[1] / "problem.txt"
-    if marker.exists():
-        return marker.read_text().strip()
-    return None if python_of(environment).exists() else why
+def problem_of(environment: str) -> Path:
+    """Where `--install` has written why there is no such peer."""
+    return python_of(environment).parents[1] / "problem.txt"
+
+
+def no_environment(environment: str) -> str | None:
+    if problem_of(environment).exists():
+        return problem_of(environment).read_text().strip()
+    return None if python_of(environment).exists() else "not installed: see --install"

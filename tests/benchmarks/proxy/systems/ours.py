@@ -10,6 +10,8 @@ from ..processes import Command, module
 from .base import Site, System, no_environment, python_of
 
 PROGRAM = "examples.socks_proxy"
+# The environment without the extras: it masks in Python.
+BARE = "proxy-bare"
 # A thousand sessions are held open, and the default is a thousand tunnels.
 SIZES = ("--max-size", "1100")
 # The others log no sessions either.
@@ -20,23 +22,30 @@ class Ours(System):
     is_ours = True
     is_python = True
 
-    def __init__(self, backend: str, *options: str, environment: str | None = None, label: str = "") -> None:
-        self.name = label or f"wspool-{backend}{''.join(options).replace('--', '-')}"
-        self.backend = backend
-        self.options = options
+    def __init__(
+        self,
+        backend: str,
+        *options: str,
+        environment: str | None = None,
+        name: str = "",
+        only: tuple[str, ...] | None = None,
+    ) -> None:
+        self.name = name or f"wspool-{backend}{''.join(options).replace('--', '-')}"
+        self.only = only
+        self._backend = backend
+        self._options = options
         self._environment = environment
 
     def missing(self) -> str | None:
         if self._environment:
             return no_environment(self._environment)
-        package = "trio" if self.backend == "trio" else "uvloop" if self.backend == "uvloop" else "anyio"
+        package = "anyio" if self._backend == "asyncio" else self._backend
         return None if importlib.util.find_spec(package) else f"not installed: {package}"
 
     def ends(self, site: Site) -> list[Command]:
-        token = _token(site.folder)
-        common = ("--backend", self.backend, "--token-file", token, *QUIET)
+        common = ("--backend", self._backend, "--token-file", _token(site.folder), *QUIET)
         server = ("--listen", f"127.0.0.1:{site.listen}", "--cert", site.cert, "--key", site.key, "--allow-private")
-        client = ("--listen", f"127.0.0.1:{site.socks}", "--ca-file", site.ca, *SIZES, *self.options, *site.extra)
+        client = ("--listen", f"127.0.0.1:{site.socks}", "--ca-file", site.ca, *SIZES, *self._options, *site.extra)
         url = f"wss://localhost:{site.server}/"
         return [
             Command("server", self._command("server", *common, *server), site.listen),

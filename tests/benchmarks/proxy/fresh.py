@@ -1,0 +1,99 @@
+"""Workloads for which a system is started anew each time: far ends, memory, and the start itself."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from .processes import Process
+from .running import Running
+
+if TYPE_CHECKING:
+    from .running import Stage
+    from .systems import System
+    from .workloads import Sample, Scale
+
+ROUND_TRIP = 0.05
+BURST = 32
+# Tunnels for the whole burst are there before it comes.
+PREWARMED = ("--min-idle", str(BURST), "--max-idle", str(2 * BURST))
+_SINGLES = 10
+_TRIAL = 1 << 21
+
+
+def far(stage: Stage, system: System, scale: Scale) -> Sample:
+    """First the bursts, of which the first is the first thing that happens to the tunnels; then the rest."""
+    with stage.running(system, PREWARMED if system.is_ours else (), ROUND_TRIP / 2) as running:
+        running.settle()
+        bursts = [_slowest_of_a_burst(stage, running) for _ in range(2)]
+        singles = [_first_byte(stage, running) for _ in range(_SINGLES)]
+        return {
+            "single": statistics.median(singles),
+            "first": bursts[0],
+            "second": bursts[1],
+            "down": _rate(stage, running, "down", scale),
+            "up": _rate(stage, running, "up", scale),
+        }
+
+
+def _slowest_of_a_burst(stage: Stage, running: Running) -> float:
+    done = stage.load.do("many", **running.where, at_once=BURST, count=BURST)
+    return float(max(done["first_byte"]) / ROUND_TRIP)
+
+
+def _first_byte(stage: Stage, running: Running) -> float:
+    done = stage.load.do("many", **running.where, at_once=1, count=1)
+    return float(done["first_byte"][0] / ROUND_TRIP)
+
+
+def _rate(stage: Stage, running: Running, direction: str, scale: Scale) -> float:
+    job = {**running.where, "direction": direction, "sessions": 1}
+    trial = stage.load.do("bulk", **job, size=_TRIAL)
+    pace = trial["bytes"] / trial["seconds"]
+    done = stage.load.do("bulk", **job, size=max(_TRIAL, int(pace * scale.seconds)))
+    return float(done["bytes"] / 1e6 / done["seconds"])
+
+
+def memory(stage: Stage, system: System, scale: Scale) -> Sample:
+    """Of both ends together."""
+    with stage.running(system) as running:
+        stage.load.do("sessions", **running.where, seconds=0.0)
+        running.settle()
+        idle = running.memory()
+        stage.load.do("hold", **running.where, count=scale.held)
+        held = running.memory()
+        stage.load.do("let_go")
+    if not idle:
+        return {}  # no tunnel
+    found = {"idle": idle / 1024, "session": (held - idle) / scale.held}
+    return {**found, **(_tunnels(stage, system, scale) if system.is_ours else {})}
+
+
+def _tunnels(stage: Stage, system: System, scale: Scale) -> Sample:
+    sizes = []
+    for count in (2, 2 + scale.idle):
+        with stage.running(system, ("--min-idle", str(count), "--max-idle", str(2 * count))) as running:
+            running.settle()
+            sizes.append(running.memory())
+    return {"tunnel": (sizes[1] - sizes[0]) / scale.idle}
+
+
+def ready(stage: Stage, system: System, scale: Scale) -> Sample:
+    """From the start of a process until its port accepts; the near end starts when the far one is ready."""
+    site = stage.site(system)
+    found: Sample = {}
+    with ExitStack() as stack:
+        processes = []
+        for command in system.ends(site):
+            began = time.perf_counter()
+            process = Process(command, site.folder)
+            stack.callback(process.stop)
+            process.wait_ready()
+            found[command.name] = (time.perf_counter() - began) * 1e3
+            processes.append(process)
+        if processes:
+            stage.see_it_work(Running(system, processes, site.socks, stage.to))
+            found["answer"] = (time.perf_counter() - began) * 1e3
+    return found

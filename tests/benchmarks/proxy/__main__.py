@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> None:
         python = str(install())
         os.execv(python, [python, "-m", __package__, *(one for one in sys.argv[1:] if one != "--install")])
     _allow_many_files()
+    # So that everything that was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = QUICK if options.quick else Scale(seconds=options.seconds)
     with TemporaryDirectory() as folder:
         stage = Stage(Path(folder))

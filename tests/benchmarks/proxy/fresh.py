@@ -19,6 +19,8 @@ ROUND_TRIP = 0.05
 BURST = 32
 # Tunnels for the whole burst are there before it comes.
 PREWARMED = ("--min-idle", str(BURST), "--max-idle", str(2 * BURST))
+# Of --min-idle.
+DEFAULT_IDLE = 2
 _SINGLES = 10
 _TRIAL = 1 << 21
 
@@ -59,6 +61,8 @@ def _rate(stage: Stage, running: Running, direction: str, scale: Scale) -> float
 def memory(stage: Stage, system: System, scale: Scale) -> Sample:
     """Of both ends together."""
     with stage.running(system) as running:
+        running.settle()
+        new = running.memory()
         stage.load.do("sessions", **running.where, seconds=0.0)
         running.settle()
         idle = running.memory()
@@ -68,16 +72,15 @@ def memory(stage: Stage, system: System, scale: Scale) -> Sample:
     if not idle:
         return {}  # no tunnel
     found = {"idle": idle / 1024, "session": (held - idle) / scale.held}
-    return {**found, **(_tunnels(stage, system, scale) if system.is_ours else {})}
+    return {**found, **({"tunnel": _tunnel(stage, system, scale, new)} if system.is_ours else {})}
 
 
-def _tunnels(stage: Stage, system: System, scale: Scale) -> Sample:
-    sizes = []
-    for count in (2, 2 + scale.idle):
-        with stage.running(system, ("--min-idle", str(count), "--max-idle", str(2 * count))) as running:
-            running.settle()
-            sizes.append(running.memory())
-    return {"tunnel": (sizes[1] - sizes[0]) / scale.idle}
+def _tunnel(stage: Stage, system: System, scale: Scale, new: int) -> float:
+    """For each idle tunnel of a pool, beyond those few that it has by default."""
+    count = str(DEFAULT_IDLE + scale.idle)
+    with stage.running(system, ("--min-idle", count, "--max-idle", count)) as running:
+        running.settle()
+        return (running.memory() - new) / scale.idle
 
 
 def ready(stage: Stage, system: System, scale: Scale) -> Sample:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROUNDS = 5
+# Who is slower at a workload, all rounds together, gets fewer samples: two at the least.
+SECONDS_EACH = 120.0
 QUICK = Scale(seconds=0.05, held=20, idle=5)
 QUICK_SYSTEMS = ("direct", "wspool-asyncio")
 
@@ -49,8 +51,6 @@ def main() -> None:
             stage.close()
     for judged in verdicts(results):
         print(judged)
-    if options.output:
-        write(options.output, results)
 
 
 def _measure(stage: Stage, options: argparse.Namespace, scale: Scale) -> Results:
@@ -65,10 +65,12 @@ def _measure(stage: Stage, options: argparse.Namespace, scale: Scale) -> Results
         with ExitStack() as stack:
             runnings = _start(stage, stack, present, missing)
             for workload in lasting:
-                _add(results, workload, _of_running(stage, workload, runnings, options.rounds, scale), missing)
+                outcome = _of_running(stage, workload, runnings, options.rounds, scale)
+                _add(results, Result(workload, outcome, dict(missing)), options.output)
     for workload in workloads:
         if workload.fresh:
-            _add(results, workload, _of_started(stage, workload, present, options.rounds, scale), missing)
+            outcome = _of_started(stage, workload, present, options.rounds, scale)
+            _add(results, Result(workload, outcome, dict(missing)), options.output)
     return results
 
 
@@ -91,7 +93,7 @@ def _of_running(
         return workload.sample(stage, running, scale)
 
     contenders = [running for running in runnings if running.system.takes_part(workload.name)]
-    return interleave(workload.title, contenders, rounds, sample, seconds_each=float("inf"))
+    return interleave(workload.title, contenders, rounds, sample, SECONDS_EACH)
 
 
 def _of_started(stage: Stage, workload: Workload, systems: list[System], rounds: int, scale: Scale) -> Outcome[Sample]:
@@ -101,12 +103,15 @@ def _of_started(stage: Stage, workload: Workload, systems: list[System], rounds:
 
     contenders = [system for system in systems if system.takes_part(workload.name)]
     rounds = min(rounds, workload.most_rounds)
-    return interleave(workload.title, contenders, rounds, sample, seconds_each=float("inf"))
+    return interleave(workload.title, contenders, rounds, sample, SECONDS_EACH)
 
 
-def _add(results: Results, workload: Workload, outcome: Outcome[Sample], missing: dict[str, str]) -> None:
-    results[workload.name] = Result(workload, outcome, dict(missing))
-    print(table(results[workload.name]), flush=True)
+def _add(results: Results, result: Result, output: Path | None) -> None:
+    results[result.workload.name] = result
+    print(table(result), flush=True)
+    # At once: a run that is broken off has lost nothing of what it has measured.
+    if output:
+        write(output, results, result)
 
 
 def _options() -> argparse.Namespace:

@@ -58,7 +58,7 @@ def _peer(name: str, packages: tuple[str, ...]) -> None:
             _environment(name, package)
         except subprocess.CalledProcessError as error:
             said = [line.strip() for line in error.stderr.splitlines() if "Error: " in line]
-            problem_of(name).write_text(f"cannot be installed: {said[-1] if said else error}")
+            problem_of(name).write_text(f"cannot be installed: {said[-1].partition('. ')[0] if said else error}")
             return
 
 
@@ -73,4 +73,8 @@ def _environment(name: str, *what: str) -> None:
 
 def _pip(python: Path, *what: str) -> None:
     command = [str(python), "-m", "pip", "install", "--quiet", *what]
-    subprocess.run(command, check=True, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    try:
+        subprocess.run(command, check=True, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    except subprocess.CalledProcessError as error:
+        print(error.stderr, file=sys.stderr)
+        raise

@@ -17,21 +17,21 @@ from .targets import verdicts
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .tables import Results
+    from .tables import Result, Results
 
 PACKAGES = ("wspool", "anyio", "trio", "uvloop", "websockets")
 _COMMANDS = {"v2ray": ["v2ray", "-version"], "ssh": ["ssh", "-V"], "trojan": ["trojan", "--version"]}
 
 
-def write(folder: Path, results: Results) -> None:
+def write(folder: Path, results: Results, newest: Result) -> None:
+    """All tables and samples, and a plot of the newest."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = machine.facts(PACKAGES)
     facts["versions"] |= {name: _version(command) for name, command in _COMMANDS.items() if program(name)}
     (folder / "results.json").write_text(json.dumps({**facts, "workloads": _as_json(results)}, indent=1) + "\n")
     tables = [*(table(one) for one in results.values()), *verdicts(results)]
     (folder / "tables.md").write_text("\n".join(as_markdown(one) for one in tables))
-    for name, result in results.items():
-        plot(result, folder / f"{name}.svg")
+    plot(newest, folder / f"{newest.workload.name}.svg")
 
 
 def _as_json(results: Results) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from tests.benchmarks.report import Table, middle, ratios
+from tests.benchmarks.report import Table, add_few, middle, ratios
 
 if TYPE_CHECKING:
     from tests.benchmarks.interleave import Outcome
@@ -57,6 +57,7 @@ def table(result: Result) -> Table:
         made.data[name] = {"samples": outcome.samples[name]}
     for name, reason in result.missing.items():
         made.add_problem(name, reason)
+    add_few(made, "", outcome.few())
     return made
 
 

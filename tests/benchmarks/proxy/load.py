@@ -176,7 +176,8 @@ def main() -> None:
         try:
             result = load.do(json.loads(line))
         except Exception as error:
-            told: dict[str, Any] = {"problem": f"{type(error).__name__}: {error}"}
+            kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
+            told: dict[str, Any] = {"problem": f"{kind}{error}"}
         else:
             after = os.times()
             told = {"result": result, "cpu": after.user + after.system - before.user - before.system}

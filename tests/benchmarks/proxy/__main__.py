@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.interleave import Outcome, interleave
 from tests.benchmarks.proxy.install import install
+from tests.benchmarks.proxy.near import Sample, Scale
 from tests.benchmarks.proxy.output import write
 from tests.benchmarks.proxy.running import Running, Stage
 from tests.benchmarks.proxy.systems import SYSTEMS, System
 from tests.benchmarks.proxy.tables import Result, Results, table
 from tests.benchmarks.proxy.targets import verdicts
-from tests.benchmarks.proxy.workloads import WORKLOADS, Sample, Scale, Workload
+from tests.benchmarks.proxy.workloads import WORKLOADS, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from . import near
+from .near import Sample, Scale
 from .processes import Process
 from .running import Running
 
 if TYPE_CHECKING:
     from .running import Stage
     from .systems import System
-    from .workloads import Sample, Scale
 
 ROUND_TRIP = 0.05
 BURST = 32
@@ -22,22 +24,22 @@ PREWARMED = ("--min-idle", str(BURST), "--max-idle", str(2 * BURST))
 # Of --min-idle.
 DEFAULT_IDLE = 2
 _SINGLES = 10
-_TRIAL = 1 << 21
 
 
 def far(stage: Stage, system: System, scale: Scale) -> Sample:
     """First the bursts, of which the first is the first thing that happens to the tunnels; then the rest."""
-    with stage.running(system, PREWARMED if system.is_ours else (), ROUND_TRIP / 2) as running:
-        running.settle()
+    with _far(stage, system) as running:
         bursts = [_slowest_of_a_burst(stage, running) for _ in range(2)]
         singles = [_first_byte(stage, running) for _ in range(_SINGLES)]
-        return {
-            "single": statistics.median(singles),
-            "first": bursts[0],
-            "second": bursts[1],
-            "down": _rate(stage, running, "down", scale),
-            "up": _rate(stage, running, "up", scale),
-        }
+        fifty = near.fifty(stage, running, scale)
+        return {"single": statistics.median(singles), "first": bursts[0], "second": bursts[1], "fifty": fifty["rate"]}
+
+
+@contextmanager
+def _far(stage: Stage, system: System) -> Iterator[Running]:
+    with stage.running(system, PREWARMED if system.is_ours else (), ROUND_TRIP / 2) as running:
+        running.settle()
+        yield running
 
 
 def _slowest_of_a_burst(stage: Stage, running: Running) -> float:
@@ -50,12 +52,15 @@ def _first_byte(stage: Stage, running: Running) -> float:
     return float(done["first_byte"][0] / ROUND_TRIP)
 
 
-def _rate(stage: Stage, running: Running, direction: str, scale: Scale) -> float:
-    job = {**running.where, "direction": direction, "sessions": 1}
-    trial = stage.load.do("bulk", **job, size=_TRIAL)
-    pace = trial["bytes"] / trial["seconds"]
-    done = stage.load.do("bulk", **job, size=max(_TRIAL, int(pace * scale.seconds)))
-    return float(done["bytes"] / 1e6 / done["seconds"])
+def far_bulk(stage: Stage, system: System, scale: Scale) -> Sample:
+    with _far(stage, system) as running:
+        found = {
+            f"{direction}-{sessions}": near.bulk(direction, sessions)(stage, running, scale)["rate"]
+            for direction in ("down", "up")
+            for sessions in (1, 8)
+        }
+        beside = near.beside(stage, running, scale)
+    return {**found, "beside": beside["p50"] / 1e3 / ROUND_TRIP}
 
 
 def memory(stage: Stage, system: System, scale: Scale) -> Sample:

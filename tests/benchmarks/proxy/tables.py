@@ -11,7 +11,8 @@ from tests.benchmarks.report import Table, add_few, middle, ratios
 if TYPE_CHECKING:
     from tests.benchmarks.interleave import Outcome
 
-    from .workloads import Sample, Workload
+    from .near import Sample
+    from .workloads import Workload
 
 # In each table, ratios to these.
 REFERENCES = ("v2ray", "ssh")

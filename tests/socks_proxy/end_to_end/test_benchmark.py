@@ -19,7 +19,7 @@ def test_each_workload_of_the_benchmark_measures_ours_and_the_ceiling(tmp_path: 
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     workloads = json.loads((tmp_path / "results.json").read_text())["workloads"]
-    assert len(workloads) == 10, done.stdout
+    assert len(workloads) == 11, done.stdout
     for name, workload in workloads.items():
         assert not workload["failures"], name
         assert {"direct", "wspool-asyncio"} == workload["data"].keys(), name

@@ -20,7 +20,7 @@ SYSTEMS: tuple[System, ...] = (
     Ours("asyncio"),
     Ours("uvloop"),
     Ours("trio"),
-    Ours("asyncio", "--fast-open", only=("sessions", "fifty", "beside", "far")),
+    Ours("asyncio", "--fast-open", only=("sessions", "fifty", "beside", "far", "far-bulk")),
     Ours("asyncio", environment=BARE, name="wspool-bare"),
     V2ray(mux=False),
     V2ray(mux=True),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Sample: TypeAlias = dict[str, float]
 MIB = 1 << 20
-# A transfer that tells how much is moved in the time of a sample; all of it is compared with what was sent.
-_TRIAL = 8 * MIB
+# Transfers that tell how much is moved in the time of a sample; all of them is compared with what was sent.
+_TRIALS = (MIB, 8 * MIB, 32 * MIB)
 _MOST = 1 << 30
 
 
@@ -47,12 +47,19 @@ def bulk(direction: str, sessions: int) -> Callable[[Stage, Running, Scale], Sam
 def _size(stage: Stage, running: Running, direction: str, scale: Scale) -> int:
     """What this system moves in a sample's time; found at its first, and kept."""
     if direction not in running.pace:
-        arguments = {**running.where, "direction": direction, "sessions": 1}
-        for size in (MIB, _TRIAL):
-            trial = stage.load.do("bulk", **arguments, size=size, all_of_it=True)
-        running.pace[direction] = trial["bytes"] / trial["seconds"]
+        running.pace[direction] = _pace(stage, running, direction, scale)
     wanted = int(running.pace[direction] * scale.seconds)
     return min(_MOST, max(MIB, wanted // MIB * MIB))
+
+
+def _pace(stage: Stage, running: Running, direction: str, scale: Scale) -> float:
+    for size in _TRIALS:
+        trial = stage.load.do("bulk", **running.where, direction=direction, sessions=1, size=size, all_of_it=True)
+        pace = float(trial["bytes"] / trial["seconds"])
+        # A longer one tells more, but the slow are known by now.
+        if pace * scale.seconds < size:
+            break
+    return pace
 
 
 def sessions(stage: Stage, running: Running, scale: Scale) -> Sample:

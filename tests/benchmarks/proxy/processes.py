@@ -32,7 +32,7 @@ class Command:
 
 
 class Process:
-    """An end, or a helper. What it says goes to a file."""
+    """An end, or what stands beside the ends. What it says goes to a file."""
 
     def __init__(self, command: Command, folder: Path) -> None:
         self.command = command

@@ -1,4 +1,4 @@
-"""Systems that run, and the helpers: what a workload is given."""
+"""Systems that run, and what moves data through them: what a workload is given."""
 
 from __future__ import annotations
 

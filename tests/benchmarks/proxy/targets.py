@@ -103,7 +103,7 @@ def _judged(target: Target, values: list[float]) -> str:
 def _of_bare(results: Results) -> Table:
     """Every column but memory for a session: ours without the extras over the Python peer."""
     table = Table("Without the extras, over each Python peer", ["what", "peer", "ratio", "better"])
-    peers = [system.name for system in SYSTEMS if system.is_python and not system.is_ours]
+    peers = [system.name for system in SYSTEMS if system.is_python_peer]
     for result, peer in product(results.values(), peers):
         for metric in result.workload.metrics:
             ratio = result.ratio(BARE, peer, metric.key)

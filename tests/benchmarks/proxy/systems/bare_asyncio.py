@@ -13,7 +13,6 @@ _PROGRAM = str(Path(__file__).with_name("asyncio_relay.py"))
 
 class AsyncioRelay(System):
     name = "asyncio-relay"
-    is_python = True
 
     def ends(self, site: Site) -> list[Command]:
         start = [sys.executable, _PROGRAM]

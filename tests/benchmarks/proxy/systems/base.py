@@ -39,7 +39,7 @@ class System(ABC):
 
     name: str
     """As it stands there, and in `--only`."""
-    is_python: bool = False
+    is_python_peer: bool = False
     is_ours: bool = False
     only: tuple[str, ...] | None = None
     """The workloads in which it takes part, if not in all."""

@@ -20,7 +20,6 @@ QUIET = ("--log-level", "warning")
 
 class Ours(System):
     is_ours = True
-    is_python = True
 
     def __init__(
         self,

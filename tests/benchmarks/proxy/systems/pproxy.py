@@ -8,7 +8,7 @@ from .base import Site, System, no_environment, python_of
 
 class Pproxy(System):
     name = "pproxy"
-    is_python = True
+    is_python_peer = True
 
     def missing(self) -> str | None:
         return no_environment("pproxy")

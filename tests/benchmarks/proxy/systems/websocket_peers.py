@@ -11,7 +11,7 @@ _IN_WSS = str(Path(__file__).with_name("in_wss.py"))
 
 
 class _InWss(System):
-    is_python = True
+    is_python_peer = True
     peer: str
 
     def __init__(self, *, deflate: bool) -> None:

@@ -175,9 +175,11 @@ def main() -> None:
         before = os.times()
         try:
             result = load.do(json.loads(line))
+        except BlockingIOError:
+            told: dict[str, Any] = {"problem": f"nothing came for {socks.TIMEOUT} s"}
         except Exception as error:
             kind = "" if isinstance(error, RuntimeError) else f"{type(error).__name__}: "
-            told: dict[str, Any] = {"problem": f"{kind}{error}"}
+            told = {"problem": f"{kind}{error}"}
         else:
             after = os.times()
             told = {"result": result, "cpu": after.user + after.system - before.user - before.system}

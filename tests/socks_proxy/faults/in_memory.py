@@ -51,27 +51,52 @@ class Link(ByteStream):
     """What the ends take for a TCP connection. It stands for its own socket, too."""
 
     def __init__(self, memory: MemoryByteStream, far: MemoryByteStream) -> None:
-        self._memory = memory
+        self._memory: Any = memory
         self._far = far
         self._reset = False
+        self.raw_socket = self
+        self.receive_on = self.receive_later = self.receive
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        return await self._memory.receive(max_bytes)
+        return bytes(await self._memory.receive(max_bytes))
 
     async def send(self, item: bytes) -> None:
         await self._memory.send(item)
 
+    # Nothing is done at once, so that all that may wait does.
+
+    def receive_nowait(self, _: int) -> None:
+        if self.closed:
+            raise ClosedResourceError
+
+    def send_nowait(self, _: object) -> int:
+        if self.closed:
+            raise ClosedResourceError
+        return 0
+
+    def send_eof_nowait(self) -> None:
+        if self.closed:
+            raise ClosedResourceError
+        self._memory._outgoing.ended = True
+        self._memory._outgoing.change()
+
     async def send_eof(self) -> None:
         await self._memory.send_eof()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         if self._reset and not self.closed:
             self._far.fail_after(0)
-        await self._memory.aclose()
+        self._memory._closed = self._memory._incoming.abandoned = self._memory._outgoing.ended = True
+        self._memory._incoming.change()
+        self._memory._outgoing.change()
+
+    async def aclose(self) -> None:
+        self.close()
+        await anyio.lowlevel.checkpoint()
 
     @property
     def closed(self) -> bool:
-        return self._memory.closed
+        return bool(self._memory.closed)
 
     async def hung_up(self) -> None:
         """Wait until the far end is closed: its end may be seen long before."""

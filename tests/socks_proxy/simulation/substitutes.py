@@ -39,6 +39,8 @@ def substituted(network: Network, sweep_interval: float) -> Generator[dict[str, 
     with pytest.MonkeyPatch.context() as patch:
         for waiting in (_tcp, _waits):
             patch.setattr(waiting, "anyio", _Anyio(network))
+        # No loop can watch these sockets: they are waited for by what stands in the place of anyio.
+        patch.setattr(_waits, "in_trio", lambda: True)
         patch.setattr(_tcp, "socket", _SocketModule(network))
         clock = _Clock(network)
         for module in _CLOCKS:

@@ -82,21 +82,21 @@ def test_a_session_cancelled_at_any_step_leaves_a_tunnel_that_is_reusable_or_gon
     backend: str, way: Way, end: str, fast_open: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner, name = _ENDS[end]
-    session, pump, read = getattr(owner, name), Session.pump, Tunnel.run
+    session, carry, read = getattr(owner, name), Session.carry, Tunnel.run
     sweep = Sweep(0, way)
 
     def swept(*args: Any) -> Awaitable[None]:
         return sweep.run(session(*args))
 
     # The steps of both ends count: a cancellation may come at any time.
-    async def counted_pump(self: Session) -> None:
-        await counted(pump(self), sweep)
+    async def counted_carry(self: Session) -> None:
+        await counted(carry(self), sweep)
 
     async def counted_read(self: Tunnel) -> None:
         await counted(read(self), sweep)
 
     monkeypatch.setattr(owner, name, swept)
-    monkeypatch.setattr(Session, "pump", counted_pump)
+    monkeypatch.setattr(Session, "carry", counted_carry)
     monkeypatch.setattr(Tunnel, "run", counted_read)
     steps = 0
     while sweep.triggered or not steps:

@@ -46,11 +46,11 @@ FAULTS = [
         "hears a clean end",
     ),
     Fault(
-        "data is delivered to the session before",
+        "data is delivered to another session",
         Session,
         "deliver_nowait",
         "self.local.send_nowait",
-        "vars(self.tunnel).setdefault('first', self.local).send_nowait",
+        "(lambda other: setattr(Session, 'other', self.local) or other)(getattr(Session, 'other', self.local)).send_nowait",
         "has not said",
     ),
     Fault("a cut is told as an end", Session, "abort", "reset_on_close(self.local)", "pass", "hears a clean end"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -54,6 +55,12 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[], object] = lam
     return 0
 
 
+def _collect_less() -> None:
+    """Sessions leave next to no cycles behind: at Python's own rate, looking for them takes a twentieth of the time."""
+    gc.freeze()
+    gc.set_threshold(20_000)
+
+
 def _backend(name: str) -> tuple[str, dict[str, Any]]:
     """As anyio wants it."""
     if name in ("trio", "uvloop") and not _is_installed(name):
@@ -74,5 +81,6 @@ def _leave() -> None:
 
 
 if __name__ == "__main__":
+    _collect_less()
     sys.unraisablehook = log_unraisable
     sys.exit(main(leave=_leave))

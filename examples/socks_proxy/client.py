@@ -36,12 +36,16 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("wspool.proxy")
 
+_NO_TUNNEL = (PoolError, WebSocketError, OSError)
+"""What getting one raises."""
 # After a refusal the client may read it: so long the connection stays open (RFC 1928 section 6 allows 10 s).
 _LINGER = 2.0
 # The server is told how long it may dial; its answer may take so much longer.
 _ANSWER_GRACE = 5.0
 # Handshakes at once: some clients of a server fit into its --max-handshakes together.
 _MAX_DIALS = 64
+# What a burst has opened is closed again after so long; the newest tunnels are used first.
+_IDLE_TIMEOUT = 600.0
 # So long a dead tunnel may count as an idle one, and none is opened in its place.
 _CHECK_INTERVAL = 2.0
 
@@ -106,7 +110,7 @@ class _ClientEnd:
             max_connecting=_MAX_DIALS,
             connect_timeout=settings.connect_timeout,
             acquire_timeout=settings.connect_timeout,
-            idle_timeout=None,
+            idle_timeout=_IDLE_TIMEOUT,
             # Whoever gets one asks `is_reusable`; this is for those that have died or grown too old while nobody did.
             validate=_is_reusable,
             validate_bypass_interval=2 * MAX_AGE,
@@ -201,17 +205,21 @@ class _ClientEnd:
             await send_all(stream, socks.data_to_send())
         session.unsaid = socks.take_rest()
         session.on_opened = partial(self._opened, session, socks, stream)
-        pooled = self.pool.get()
         try:
-            refusal = await self._run(session, pooled)
-            if refusal is not None:
+            pooled = await self._check_out(session)
+        except _NO_TUNNEL as error:
+            await self._refused(session, socks, stream, _without_tunnel(session, error))
+        else:
+            try:
+                refusal = await self._run(session, pooled)
+                if refusal is None:
+                    return
                 await self._refused(session, socks, stream, refusal)
                 # Of a server that has not answered, the tunnel may still hear.
                 await session.until(lambda: session.over)
-        finally:
-            pooled.release()
-        if refusal is not None:
-            await _hang_up(stream)
+            finally:
+                pooled.release()
+        await _hang_up(stream)
 
     async def _opened(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionOpened) -> None:
         session.record.dial_time = answer.dial_ms / 1000
@@ -232,40 +240,43 @@ class _ClientEnd:
 
     # --- a session on its tunnel ------------------------------------------------------------------------
 
+    async def _check_out(self, session: Session) -> Pooled[Tunnel]:
+        """A tunnel that is idle, at once; or one that takes its time, while it is noticed if nobody waits any more."""
+        began, session.record.pool_wait = time.monotonic(), 0.0
+        try:
+            return self.pool.get_nowait()
+        except anyio.WouldBlock:
+            pooled = self.pool.get()
+        try:
+            await session.watched(pooled.__aenter__)
+        except BaseException:
+            pooled.release()
+            raise
+        finally:
+            session.record.pool_wait = time.monotonic() - began
+        return pooled
+
     async def _run(self, session: Session, pooled: Pooled[Tunnel]) -> SessionRefused | None:
         """Run the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.
 
         Returns when it is over, or what the application is to be told.
         """
-        began = time.monotonic()
+        tunnel = pooled.connection
+        session.record.reused = tunnel.sessions > 0
+        refusal = await self._attempt(session, tunnel)
+        if refusal is None or not refusal.retry_is_safe or session.committed:
+            return refusal
+        if tunnel.lost:
+            self._suspect_siblings(tunnel)
+        _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, refusal.text)
+        session.restart()  # from now on nothing goes to the tunnel that failed
+        self._tasks.start_soon(pooled.take().aclose)
         try:
-            await self._check_out(session, pooled)
-            session.record.pool_wait = time.monotonic() - began
-            tunnel = pooled.connection
-            session.record.reused = tunnel.sessions > 0
-            refusal = await self._attempt(session, tunnel)
-            if refusal is not None and refusal.retry_is_safe and not session.committed:
-                if tunnel.lost:
-                    self._suspect_siblings(tunnel)
-                _logger.info("%s: tried again on a fresh tunnel: %s", session.record.id, refusal.text)
-                session.restart()  # from now on nothing goes to the tunnel that failed
-                self._tasks.start_soon(pooled.take().aclose)
-                await session.watched(partial(self._dial_into, pooled))
-                session.record.reused = False
-                refusal = await self._attempt(session, pooled.connection)
-        except (PoolError, WebSocketError, OSError) as error:
-            session.finish()
-            return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {error}", retry_is_safe=False)
-        return refusal
-
-    async def _check_out(self, session: Session, pooled: Pooled[Tunnel]) -> None:
-        async def wait() -> None:
-            await pooled
-
-        if self.pool.statistics().idle:  # it takes no time to speak of
-            await pooled
-        else:
-            await session.watched(wait)
+            await session.watched(partial(self._dial_into, pooled))
+        except _NO_TUNNEL as error:
+            return _without_tunnel(session, error)
+        session.record.reused = False
+        return await self._attempt(session, pooled.connection)
 
     async def _dial_into(self, pooled: Pooled[Tunnel]) -> None:
         pooled.insert(await self._dial())
@@ -305,6 +316,11 @@ class _ClientEnd:
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
             tunnel.liveness.suspect_if_older(dead.liveness)
+
+
+def _without_tunnel(session: Session, error: Exception) -> SessionRefused:
+    session.finish()
+    return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {error}", retry_is_safe=False)
 
 
 async def _tell(session: Session, socks: Socks5Server, stream: TCPStream) -> None:

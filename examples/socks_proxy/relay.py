@@ -288,7 +288,7 @@ class Session:
         if self._carrying is not None and self._waiting:
             self._carrying.cancel()
 
-    async def watched(self, wait: Callable[[], Awaitable[None]]) -> None:
+    async def watched(self, wait: Callable[[], Awaitable[object]]) -> None:
         """Wait for a tunnel, and notice if the local side goes away meanwhile."""
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:

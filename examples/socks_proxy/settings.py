@@ -39,7 +39,7 @@ class ClientSettings:
     via: str | None = field(default=None, repr=False)
     users: Users | None = None
     """None admits everybody who reaches the listener."""
-    max_idle: int = 32
+    max_idle: int = 64
     max_size: int = 1000
     min_idle: int = 2
     fast_open: bool = False

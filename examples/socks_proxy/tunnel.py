@@ -31,7 +31,7 @@ from .effects import (
     StartDial,
 )
 from .liveness import Liveness, Verdict
-from .packets import MAX_MESSAGE, Data, Open, PacketError, PacketReader, Pong, encode
+from .packets import MAX_MESSAGE, Data, Fin, Open, Packet, PacketError, PacketReader, Pong, encode
 from .relay import GONE, STALL_TIMEOUT, Session
 from .session import MAX_AGE, ClientTunnel, ServerTunnel
 
@@ -83,6 +83,7 @@ class Tunnel:
         """Why it cannot be used any more."""
         self._idle_timeout = idle_timeout
         self._dial = dial
+        self._is_server = dial is not None
         self._reader = PacketReader()
         self._session: Session | None = None
         self._room: anyio.Event | None = None
@@ -150,14 +151,19 @@ class Tunnel:
         packets = [effect.packet for effect in effects if isinstance(effect, Send)]
         if packets and not self.lost:
             self._outbox += map(encode, packets)
-            # Whoever sends already takes it along.
-            if not self._sending.locked or any(isinstance(packet, Data) for packet in packets):
+            if self._cannot_wait(packets):
                 await self._send_all()
         for effect in effects:
             if not isinstance(effect, Send):
                 await self._do(effect, session)
         self._settle()
         self._make_room()
+
+    def _cannot_wait(self, packets: list[Packet]) -> bool:
+        if self._sending.locked:  # whoever sends already takes it along
+            return any(isinstance(packet, Data) for packet in packets)
+        # With the end of its own, a client's session is over: the next OPEN takes that along (protocol rule 9).
+        return self._is_server or not self.machine.is_idle or not isinstance(packets[-1], Fin) or len(packets) > 1
 
     async def _send_all(self) -> None:
         """Send the outbox, with what other tasks have put there: the order is that of the facts."""
@@ -278,6 +284,8 @@ class Tunnel:
         """Whether `tick` would do something, and is not at it already."""
         if self.lost:
             return False
+        if self._outbox and not self._sending.locked:
+            return not self._ticking
         deadlines = [self.machine.next_deadline]
         session = self._session
         if session is not None:
@@ -305,6 +313,8 @@ class Tunnel:
                 self._ticking = False
 
     async def _tick(self, now: float, *, ping: bool) -> None:
+        if self._outbox and not self._sending.locked:
+            await self._send_all()
         await self.say(self.machine.expire(now))
         if ping:
             await self.say(self.machine.ping(now))
@@ -330,6 +340,8 @@ class Tunnel:
 
     async def aclose(self) -> None:
         """Close it: the pool does not need it any more."""
+        if self._outbox and not self.lost:
+            await self._send_all()
         self.lost = self.lost or "it was closed"
         await self.say(self.machine.close(CloseCode.DONE, "done"))
         await anyio.aclose_forcefully(self.websocket)

@@ -50,7 +50,7 @@ FAULTS = [
         Session,
         "deliver_nowait",
         "self.local.send_nowait",
-        "(lambda other: setattr(Session, 'other', self.local) or other)(getattr(Session, 'other', self.local)).send_nowait",
+        "(lambda it: setattr(Session, 'it', self.local) or it)(getattr(Session, 'it', self.local)).send_nowait",
         "has not said",
     ),
     Fault("a cut is told as an end", Session, "abort", "reset_on_close(self.local)", "pass", "hears a clean end"),

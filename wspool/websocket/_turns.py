@@ -13,8 +13,8 @@ from anyio import Event
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 # Bytes that may be moved without a turn for the other tasks, by all streams together, so that no loop over many of
-# them starves anybody: about a millisecond. asyncio's own transports take 256 KiB at a time.
-_TURN = 512 * 1024
+# them starves anybody: a fraction of a millisecond. A new session beside a bulk transfer waits for a dozen turns.
+_TURN = 128 * 1024
 # What an operation counts for beside its bytes: its overhead takes about as long as moving so many.
 _OPERATION = 16 * 1024
 

@@ -136,6 +136,7 @@ class LogWatch(logging.Handler):
 
     def __init__(self, oracle: Oracle) -> None:
         super().__init__(logging.INFO)
+        self.retries = 0
         self._oracle = oracle
         self.sessions: list[Any] = []
 
@@ -145,6 +146,7 @@ class LogWatch(logging.Handler):
         session = getattr(record, "session", None)
         if session is not None:
             self.sessions.append(session)
+        self.retries += "tried again" in record.getMessage()
         self._oracle.network.note("log", record.getMessage() if session is None else _told(session))
         # The pool warns of each dial that fails in the background.
         if record.levelno >= (logging.WARNING if record.name == "wspool.proxy" else logging.ERROR):

@@ -20,7 +20,7 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from tests.stream_pairs import own_tcp_pair
 from wspool.testing import settle
-from wspool.websocket import TCPListener, TCPStream, _tcp, _turns, connect_tcp, listen_tcp
+from wspool.websocket import TCPListener, TCPStream, _tcp, _turns, _waits, connect_tcp, listen_tcp
 
 REFUSED = (socket.AF_INET, ("127.0.0.1", 1))
 
@@ -347,10 +347,10 @@ async def test_all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_of_two_that_answer_at_once_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [_socket() for _ in range(2)]
+    made = [_stream() for _ in range(2)]
     waiting, answered = list(made), anyio.Event()
 
-    async def connect(_: Any) -> socket.socket:
+    async def connect(_: Any) -> TCPStream:
         mine = waiting.pop()
         if not waiting:
             answered.set()
@@ -361,14 +361,14 @@ async def test_of_two_that_answer_at_once_one_is_closed(monkeypatch: pytest.Monk
     monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", 0.0)
     monkeypatch.setattr(_tcp, "_connect", connect)
     async with await _tcp.connect_any([REFUSED] * 2) as winner:
-        (loser,) = (each for each in made if each is not winner.extra(SocketAttribute.raw_socket))
-        assert loser.fileno() == -1
+        (loser,) = (each for each in made if each is not winner)
+        assert loser.raw_socket.fileno() == -1
 
 
-def _socket() -> socket.socket:
+def _stream() -> TCPStream:
     sock, other = socket.socketpair()
     other.close()
-    return sock
+    return TCPStream(sock)
 
 
 @pytest.mark.parametrize("addresses", [1, 2])
@@ -376,7 +376,8 @@ async def test_a_cancelled_attempt_leaves_no_socket_open(addresses: int, monkeyp
     async def never(_: Any) -> None:
         await anyio.sleep_forever()
 
-    monkeypatch.setattr("anyio.wait_writable", never)
+    for kind in (_waits.AsyncioWaits, _waits.AnyioWaits):
+        monkeypatch.setattr(kind, "writable", never)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_tcp.connect_any, [REFUSED] * addresses)
         await settle()

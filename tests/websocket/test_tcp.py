@@ -188,9 +188,9 @@ async def test_what_arrives_in_the_moment_of_a_bare_cancellation_is_received_nex
             return type(error)
 
     async with client, server:
-        waits._attempt = read_and_cancel
         receiving = asyncio.ensure_future(client.receive(3))
         await settle()
+        waits._attempt = read_and_cancel
         act(server)
         with pytest.raises(asyncio.CancelledError):
             await receiving

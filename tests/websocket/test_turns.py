@@ -12,7 +12,7 @@ from tests.stream_pairs import own_tcp_pair
 from tests.tls_pairs import tls_pair
 from wspool._backend import in_trio
 from wspool.testing import settle
-from wspool.websocket import TCPStream, _turns
+from wspool.websocket import TCPStream, _tls, _turns
 from wspool.websocket._turns import WriteLock
 
 
@@ -55,7 +55,7 @@ async def test_a_long_send_gives_turns_even_if_the_kernel_takes_it_all_at_once(
     async with client, server, anyio.create_task_group() as tasks:
         monkeypatch.setattr(TCPStream, "send_nowait", take_all)
         tasks.start_soon(count_turns)
-        await client.send(bytes(20 * _turns._TURN))
+        await client.send(bytes(20 * _tls._BATCH))
         tasks.cancel_scope.cancel()
     assert turns >= 15
 

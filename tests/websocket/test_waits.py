@@ -1,0 +1,149 @@
+"""Waiting for a socket: by the loop itself where it can watch sockets, and only while something is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import anyio
+import pytest
+from anyio import BusyResourceError, ClosedResourceError
+
+from tests.stream_pairs import own_tcp_pair
+from wspool.testing import settle
+from wspool.websocket import TCPStream, _waits, listen_tcp
+
+
+@pytest.fixture
+def on_asyncio(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("trio's own waits are used there")
+
+
+async def one(stream: TCPStream, received: list[bytes], *, later: bool = False) -> None:
+    received.append(await (stream.receive_later(10) if later else stream.receive(10)))
+
+
+async def exchange(here: TCPStream, there: TCPStream) -> None:
+    """One waits, and the other sends; and the other way round."""
+    for sender, receiver in ((here, there), (there, here)):
+        received = list[bytes]()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one, receiver, received)
+            await settle()
+            await sender.send(b"x")
+        assert received == [b"x"]
+
+
+def test_a_stream_made_outside_of_any_event_loop_works(anyio_backend_name: str, anyio_backend_options: Any) -> None:
+    here, there = map(TCPStream, socket.socketpair())
+
+    async def use() -> None:
+        async with here, there:
+            await exchange(here, there)
+
+    anyio.run(use, backend=anyio_backend_name, backend_options=anyio_backend_options)
+
+
+class Blind(asyncio.SelectorEventLoop):
+    """Watches no sockets, as Windows' own loop."""
+
+    add_reader = asyncio.AbstractEventLoop.add_reader
+
+
+def test_on_a_loop_that_watches_no_sockets_anyio_waits() -> None:
+    here, there = socket.socketpair()
+
+    async def use() -> None:
+        assert isinstance(_waits.waits_for(here, lambda: None), _waits.AnyioWaits)
+
+    with here, there, asyncio.Runner(loop_factory=Blind) as runner:
+        runner.run(use())
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_what_nobody_waits_for_is_not_watched_for_long() -> None:
+    """Else the loop would call for ever, until somebody reads."""
+    here, there = map(TCPStream, socket.socketpair())
+    waits: Any = here._waits
+    async with here, there:
+        await exchange(there, here)
+        assert waits._watched  # for the next wait
+        await there.send(b"x")
+        while waits._watched:
+            await anyio.lowlevel.checkpoint()
+        assert await here.receive() == b"x"
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_a_call_for_nothing_is_waited_out() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    waits: Any = here._waits
+    received = list[bytes]()
+    async with here, there, anyio.create_task_group() as tasks:
+        tasks.start_soon(one, here, received)
+        await settle()
+        waits._on_readable()
+        await settle()
+        assert not received
+        await there.send(b"x")
+    assert received == [b"x"]
+
+
+@pytest.mark.usefixtures("on_asyncio")
+@pytest.mark.parametrize("direction", ["read", "write"])
+async def test_closing_after_a_cancellation_wakes_nobody_twice(direction: str) -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    waits: Any = here._waits
+    wait = waits.read if direction == "read" else waits.writable
+
+    async def use() -> None:
+        while here.send_nowait(bytes(1 << 20)):
+            pass
+        await wait()
+
+    async with there:
+        using = asyncio.ensure_future(use())
+        await settle()
+        using.cancel()
+        here.close()  # before the cancelled task has had its turn
+        with pytest.raises(asyncio.CancelledError):
+            await using
+
+
+async def test_two_at_once_are_refused() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with here, there, anyio.create_task_group() as tasks:
+        tasks.start_soon(one, here, received)
+        await settle()
+        with pytest.raises(BusyResourceError, match="receiving from"):
+            await here.receive_later(1)
+        await there.send(b"x")
+
+
+async def test_who_waits_first_gets_what_came_before() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with here, there:
+        await there.send(b"x")
+        await one(here, received, later=True)
+    assert received == [b"x"]
+    with pytest.raises(ClosedResourceError):
+        await here.receive_later(1)
+
+
+async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_listener() -> None:
+    accepted, other = socket.socketpair()
+    with other:
+        async with await listen_tcp("127.0.0.1") as listener:
+            listener._waits[0].kept = accepted  # its task was cancelled in the same moment
+        assert accepted.fileno() == -1
+
+
+async def test_closing_twice_is_closing_once() -> None:
+    client, server = await own_tcp_pair()
+    async with server:
+        await client.aclose()
+        await client.aclose()

@@ -34,6 +34,7 @@ class BadCertificate(ValueError):
 def server_context(cert: str, key: str | None = None, client_ca: str | None = None) -> ssl.SSLContext:
     """For a server, from files in PEM. With `client_ca`, clients must show a certificate. Or `BadCertificate`."""
     context = _over_http_1(default_context(server_side=True))
+    context.num_tickets = 0  # no client of ours comes back with one, and each takes room in its memory
     _load_chain(context, cert, key)
     if client_ca is not None:
         with _authorities("--client-ca", client_ca):

@@ -1,0 +1,198 @@
+"""What a session and a MiB cost, counted and not timed: a change that makes them dearer shows on any machine.
+
+Both ends run in one loop of asyncio's own; application and destination are plain threads, which are not counted. Each
+bound is a little over what was reached; docs/decisions/0005 tells what it is made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+import pytest
+import trustme
+from anyio.abc import TaskStatus
+
+from examples.socks_proxy.certificates import client_context, server_context
+from examples.socks_proxy.client import run_client
+from examples.socks_proxy.policy import Policy
+from examples.socks_proxy.server import run_server
+from examples.socks_proxy.settings import ClientSettings, ServerSettings
+
+pytestmark = pytest.mark.parametrize("anyio_backend", [pytest.param("asyncio", id="asyncio")])
+
+_SESSIONS = 50
+_MIB = 16
+# The names of the C functions that make system calls.
+_SYSTEM_CALLS = frozenset(
+    "send recv _accept connect shutdown close poll register unregister modify setsockopt getsockopt getsockname".split()
+)
+
+
+class Costs(Counter[str]):
+    """Of the thread that is watched."""
+
+    def watch(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event == "call":
+            self["calls"] += 1
+            # A task's step, a callback: whatever the loop runs.
+            self["steps"] += frame.f_code is _STEP
+        elif event == "c_call" and arg.__name__ in _SYSTEM_CALLS:
+            self["system calls"] += 1
+
+
+_STEP = asyncio.Handle._run.__code__
+
+
+@contextmanager
+def counted() -> Generator[Costs, None, None]:
+    costs, before = Costs(), sys.getprofile()
+    sys.setprofile(costs.watch)
+    try:
+        yield costs
+    finally:
+        sys.setprofile(before)
+
+
+def exactly(sock: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        data = sock.recv(min(size - len(received), 1 << 18))
+        assert data, "the proxy has hung up"
+        received += data
+    return bytes(received)
+
+
+def connect(proxy: int, port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", proxy))
+    sock.sendall(b"\x05\x01\x00")
+    assert exactly(sock, 2) == b"\x05\x00"
+    sock.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big"))
+    assert exactly(sock, 10)[1] == 0
+    return sock
+
+
+def ask(proxy: int, port: int) -> None:
+    """A short session: 200 bytes there, 2 KiB back."""
+    with connect(proxy, port) as sock:
+        sock.sendall(bytes(200))
+        exactly(sock, 2048)
+        assert not sock.recv(1)
+
+
+def answer(sock: socket.socket) -> None:
+    exactly(sock, 200)
+    sock.sendall(bytes(2048))
+
+
+def download(proxy: int, port: int) -> None:
+    with connect(proxy, port) as sock:
+        exactly(sock, _MIB << 20)
+
+
+def upload(proxy: int, port: int) -> None:
+    with connect(proxy, port) as sock:
+        sock.sendall(bytes(_MIB << 20))
+        sock.shutdown(socket.SHUT_WR)
+        exactly(sock, 1)
+
+
+def bring(sock: socket.socket) -> None:
+    sock.sendall(bytes(_MIB << 20))
+
+
+def take(sock: socket.socket) -> None:
+    exactly(sock, _MIB << 20)
+    sock.sendall(b"x")
+
+
+@contextmanager
+def destination(handle: Callable[[socket.socket], None]) -> Generator[int, None, None]:
+    """Serves one connection after the other, in a thread."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                sock, _ = listening.accept()
+            except OSError:
+                return
+            with sock:
+                handle(sock)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)  # wakes who accepts
+        listening.close()
+        thread.join()
+
+
+@pytest.fixture
+def contexts(tmp_path: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    return client_context(ca_file=str(tmp_path / "ca.pem")), server_context(str(tmp_path / "server.pem"))
+
+
+@asynccontextmanager
+async def proxy(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> AsyncGenerator[int, None]:
+    """Both ends over TLS, with nothing between them; the client's port."""
+    near, far = contexts
+    server = ServerSettings(listen=("127.0.0.1", 0), token="x", path="/", policy=Policy(allow_private=True))
+    async with anyio.create_task_group() as tasks:
+        url = await tasks.start(partial(_run, partial(run_server, server, context=far)))
+        client = ClientSettings(listen=("127.0.0.1", 0), server=url, token="x", min_idle=1)
+        yield urlsplit(await tasks.start(partial(_run, partial(run_client, client, ssl_context=near)))).port or 0
+        tasks.cancel_scope.cancel()
+
+
+async def _run(end: Callable[..., Any], *, task_status: TaskStatus[str]) -> None:
+    await end(ready=task_status.started, stop=anyio.Event())
+
+
+async def costs_of(
+    act: Callable[[int, int], None], far: Callable[[socket.socket], None], times: int, contexts: Any
+) -> Costs:
+    """Of both ends together, for one time."""
+    with destination(far) as port:
+        async with proxy(contexts) as near:
+
+            def repeat(count: int) -> None:
+                for _ in range(count):
+                    act(near, port)
+
+            await anyio.to_thread.run_sync(repeat, 2)
+            with counted() as costs:
+                await anyio.to_thread.run_sync(repeat, times)
+    return Costs({what: count // times for what, count in costs.items()})
+
+
+async def test_a_short_session_costs_no_more_than_it_did(contexts: Any) -> None:
+    costs = await costs_of(ask, answer, _SESSIONS, contexts)
+    # Reached: 1,700 (4,000 before), 62 and 24.
+    assert costs["calls"] <= 1900, dict(costs)
+    assert costs["system calls"] <= 68, dict(costs)
+    assert costs["steps"] <= 28, dict(costs)
+
+
+@pytest.mark.parametrize(("act", "far"), [(download, bring), (upload, take)], ids=["down", "up"])
+async def test_a_mib_costs_no_more_than_it_did(act: Any, far: Any, contexts: Any) -> None:
+    costs = await costs_of(act, far, 1, contexts)
+    # Reached: 3,150 to 3,300, and 84. How much one read brings depends on who comes first.
+    assert costs["calls"] // _MIB <= 4000, dict(costs)
+    assert costs["system calls"] // _MIB <= 105, dict(costs)

@@ -36,7 +36,21 @@ _SESSIONS = 50
 _MIB = 16
 # The names of the C functions that make system calls.
 _SYSTEM_CALLS = frozenset(
-    "send recv _accept connect shutdown close poll register unregister modify setsockopt getsockopt getsockname".split()
+    [
+        "send",
+        "recv",
+        "_accept",
+        "connect",
+        "shutdown",
+        "close",
+        "poll",
+        "register",
+        "unregister",
+        "modify",
+        "setsockopt",
+        "getsockopt",
+        "getsockname",
+    ]
 )
 
 

@@ -40,6 +40,8 @@ _NO_TUNNEL = (PoolError, WebSocketError, OSError)
 """What getting one raises."""
 # After a refusal the client may read it: so long the connection stays open (RFC 1928 section 6 allows 10 s).
 _LINGER = 2.0
+# Who guesses passwords has to wait after each.
+_GUESS_DELAY = 1.0
 # The server is told how long it may dial; its answer may take so much longer.
 _ANSWER_GRACE = 5.0
 # Handshakes at once: some clients of a server fit into its --max-handshakes together.
@@ -186,6 +188,7 @@ class _ClientEnd:
                 record.user = event.name.decode("utf-8", "replace")
                 socks.answer_credentials(admitted)
                 if not admitted:
+                    await anyio.sleep(_GUESS_DELAY)
                     event = Refusal("wrong user name or password")
             out = socks.data_to_send()
             if out:

@@ -370,7 +370,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         Args:
             code: For the Close frame (RFC 6455 section 7.4).
-            reason: For it too, up to 123 bytes of UTF-8.
+            reason: For it too; what goes beyond 123 bytes of UTF-8 is cut off.
 
         Raises:
             ValueError: No Close frame can have that code or reason; nothing has been closed.

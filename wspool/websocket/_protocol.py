@@ -36,7 +36,7 @@ _SHORT = 125
 
 # Control frames cost the one who gets them more than the one who sends them. Keepalive needs one in
 # some seconds; Netty allows 200 resets in 30 s for the same reason.
-CONTROL_FRAMES, CONTROL_WINDOW = 1000, 10.0
+CONTROL_FRAMES, CONTROL_WINDOW = 640, 10.0
 
 
 class ProtocolState(Enum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 
 from examples.socks_proxy.client import _GUESS_DELAY
@@ -13,13 +15,14 @@ from .in_memory import World, in_memory
 
 anyio_backend = jumping_clock
 
-_USERS: dict[str, object] = {"users": Users({b"anna": b"secret"})}
+_USERS = {"users": Users({b"anna": b"secret"})}
 
 
 async def log_in(world: World, password: bytes) -> tuple[int, float]:
     """What is answered, and after how long."""
     began = anyio.current_time()
-    async with world.application() as stream:
+    stream: Any = world.application()
+    async with stream:
         await stream.send(b"\x05\x01\x02\x01\x04anna" + bytes((len(password),)) + password)
         return (await exactly(stream, 4))[3], anyio.current_time() - began
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import anyio
 import pytest
-from anyio import BusyResourceError, ClosedResourceError
+from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import SocketAttribute
 
 from tests.stream_pairs import own_tcp_pair
 from wspool.testing import settle
-from wspool.websocket import TCPStream, _waits, listen_tcp
+from wspool.websocket import TCPStream, _waits, connect_tcp, listen_tcp
 
 
 @pytest.fixture
@@ -140,6 +141,37 @@ async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_list
         async with await listen_tcp("127.0.0.1") as listener:
             listener._waits[0].kept = accepted  # its task was cancelled in the same moment
         assert accepted.fileno() == -1
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_a_listener_that_is_closed_in_the_moment_of_an_accept_ends_as_any_other() -> None:
+    listener = await listen_tcp("127.0.0.1")
+    waits: Any = listener._waits[0]
+    accept = waits._attempt
+    handled = list[TCPStream]()
+    closing = list[Any]()
+
+    def accept_and_close() -> Any:
+        accepted = accept()
+        if accepted is not None:
+            closing.append(asyncio.ensure_future(listener.aclose()))  # before who accepts is woken
+        return accepted
+
+    async def serve() -> None:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await listener.serve(handled.append)
+        assert caught.group_contains(ClosedResourceError)
+        assert not caught.group_contains(OSError)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        await settle()
+        waits._attempt = accept_and_close
+        async with await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port)) as client:
+            with pytest.raises((EndOfStream, BrokenResourceError)):
+                await client.receive()
+        await closing[0]
+    assert not handled
 
 
 async def test_closing_twice_is_closing_once() -> None:

@@ -354,8 +354,10 @@ class TCPListener(Listener[TCPStream]):
         self._closed = True
         for waits in self._waits:
             waits.close()
-            if waits.kept is not None and not isinstance(waits.kept, Exception):
-                waits.kept.close()
+            # Accepted in this moment, and in nobody's hands yet.
+            accepted, waits.kept = waits.kept, None
+            if accepted is not None and not isinstance(accepted, Exception):
+                accepted.close()
         await self._bound.aclose()
 
     @property

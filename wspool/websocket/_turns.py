@@ -67,7 +67,7 @@ class WriteLock:
     __slots__ = ("_queue", "locked")
 
     def __init__(self) -> None:
-        self.locked = False
+        self.locked: bool = False
         # No deque: an empty one takes 800 bytes, and this is never long.
         self._queue: list[Event] = []
 

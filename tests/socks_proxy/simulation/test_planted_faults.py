@@ -85,8 +85,8 @@ FAULTS = [
         "nothing is tried again",
         _ClientEnd,
         "_run",
-        "refusal.retry_is_safe and not session.committed",
-        "False",
+        "refusal is None or not",
+        "True or not",
         "all the trouble",
     ),
     Fault(

@@ -205,7 +205,7 @@ class _ClientEnd:
     async def _serve(self, session: Session, socks: Socks5Server, stream: TCPStream) -> None:
         if self._settings.fast_open:
             socks.reply(Code.SUCCEEDED)
-            await send_all(stream, socks.data_to_send())
+            await _tell(session, socks, stream)
         session.unsaid = socks.take_rest()
         session.on_opened = partial(self._opened, session, socks, stream)
         try:
@@ -214,7 +214,7 @@ class _ClientEnd:
             await self._refused(session, socks, stream, _without_tunnel(session, error))
         else:
             try:
-                refusal = await self._run(session, pooled)
+                refusal = None if session.given_up else await self._run(session, pooled)
                 if refusal is None:
                     return
                 await self._refused(session, socks, stream, refusal)
@@ -229,6 +229,7 @@ class _ClientEnd:
         if not self._settings.fast_open:
             socks.reply(Code.SUCCEEDED, answer.bound)
             await _tell(session, socks, stream)
+        session.on_opened = None  # it knows the session
         session.permit()
 
     async def _refused(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionRefused) -> None:
@@ -279,27 +280,24 @@ class _ClientEnd:
         except _NO_TUNNEL as error:
             return _without_tunnel(session, error)
         session.record.reused = False
-        return await self._attempt(session, pooled.connection)
+        return None if session.given_up else await self._attempt(session, pooled.connection)
 
     async def _dial_into(self, pooled: Pooled[Tunnel]) -> None:
         pooled.insert(await self._dial())
 
     async def _attempt(self, session: Session, tunnel: Tunnel) -> SessionRefused | None:
         """Run the session on this tunnel. Returns when it is over, or was refused."""
-        if session.given_up:  # the application has gone away while there was no tunnel
-            session.finish()
-            return None
-        if not tunnel.is_reusable():  # it has ended since the pool asked, or since it was opened
+        now = time.monotonic()
+        if not tunnel.may_begin(now):  # it has ended since the pool asked, or since it was opened
             session.finish()  # in case that there is no other attempt: no tunnel will tell
             return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
-        await self._open(session, tunnel)
+        await self._open(session, tunnel, now)
         if not session.refused:
             await session.carry_unless_stopped()
             await session.until(lambda: session.over or session.refused)
         return session.answer if isinstance(session.answer, SessionRefused) and not session.given_up else None
 
-    async def _open(self, session: Session, tunnel: Tunnel) -> None:
-        now = time.monotonic()
+    async def _open(self, session: Session, tunnel: Tunnel, now: float) -> None:
         if self._sleep.was_suspended(now, time.time()):
             for each in self.sweeper.tunnels:
                 each.liveness.suspect = True

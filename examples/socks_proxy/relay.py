@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -227,10 +228,11 @@ class Session:
             return  # what was heard meanwhile waits for the next tunnel
         if self.may_relay:
             await self._say()
+        elif self._failure is not None:
+            raise self._failure
         else:
-            self._waiting = True
-            await self.until(lambda: self.may_relay or self._stopped)
-            self._waiting = False
+            with self._stoppable():
+                await self.until(lambda: self.may_relay or self._stopped)
 
     async def _listen(self) -> None:
         """Fetch what the local side says, and its end if that has come as well: the two belong into one write."""
@@ -238,9 +240,8 @@ class Session:
         try:
             data = None if self._drained else self.local.receive_nowait(MAX_DATA_SENT)
             if data is None:
-                self._waiting = True
-                data = await self.local.receive_later(MAX_DATA_SENT)
-                self._waiting = False
+                with self._stoppable():
+                    data = await self.local.receive_later(MAX_DATA_SENT)
         except EndOfStream:
             self._ended = True
             return
@@ -267,6 +268,10 @@ class Session:
     def take_unsaid(self, tunnel: Tunnel) -> list[Effect]:
         """Have the tunnel's machine say what was heard."""
         data, self.unsaid = self.unsaid, b""
+        if not tunnel.machine.may_send:
+            # Nobody wants it any more. To go on listening would only keep the others from having their turn.
+            self._said_all = True
+            return []
         effects = tunnel.machine.local_data(self.number, data)
         if self._ended:
             effects += tunnel.machine.local_end(self.number)
@@ -275,6 +280,14 @@ class Session:
         self.said += len(data)
         self.committed |= self._ended or bool(data)
         return effects
+
+    @contextmanager
+    def _stoppable(self) -> Generator[None, None, None]:
+        self._waiting = True
+        try:
+            yield
+        finally:
+            self._waiting = False
 
     async def carry_unless_stopped(self) -> None:
         """As `carry`, which `stop` can end."""
@@ -289,10 +302,16 @@ class Session:
             self._carrying.cancel()
 
     async def watched(self, wait: Callable[[], Awaitable[object]]) -> None:
-        """Wait for a tunnel, and notice if the local side goes away meanwhile."""
+        """Wait for a tunnel, but not if the local side goes away: then the session is given up."""
         failure: Exception | None = None
+
+        async def listen() -> None:
+            await self.carry_unless_stopped()
+            if self.given_up:
+                tasks.cancel_scope.cancel()
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.carry_unless_stopped)
+            tasks.start_soon(listen)
             try:
                 await wait()
             except Exception as error:  # raised below, in no group

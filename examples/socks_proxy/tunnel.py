@@ -48,6 +48,8 @@ _HEARTBEAT = 15.0
 # So many packets may wait to be sent. An honest far end reads before it asks for so much; one that only asks
 # would have this one keep it all.
 _MAX_UNSENT = 64
+# A FIN that waits for the next OPEN is to go out before the tunnel is closed, if it is taken so soon.
+_LAST_WORDS = 1.0
 # A pong that nobody has asked for; pings count from 1.
 _SIGN_OF_LIFE = Send(Pong(bytes(8)))
 
@@ -89,6 +91,8 @@ class Tunnel:
         self._room: anyio.Event | None = None
         """Set when whoever reads the tunnel may go on."""
         self._ticking = False
+        self._acting = 0
+        """How many `say` have something to tell the local side yet."""
         self._outbox = list[bytes]()
         """Packets that the machine has made, in its order."""
         self._sending = WriteLock()
@@ -96,7 +100,11 @@ class Tunnel:
 
     def is_reusable(self) -> bool:
         """Whether the next session may begin."""
-        return not self.lost and self._session is None and self.machine.is_reusable(time.monotonic())
+        return self.may_begin(time.monotonic())
+
+    def may_begin(self, now: float) -> bool:
+        """As `is_reusable`, at a time that was looked up already."""
+        return not self.lost and self._session is None and self.machine.is_reusable(now)
 
     # --- the session that runs --------------------------------------------------------------------------
 
@@ -125,6 +133,7 @@ class Tunnel:
     def go_on(self, session: Session) -> None:
         """What had to reach the local side first has reached it."""
         session.held = False
+        self._settle()
         self._make_room()
 
     async def flush(self) -> None:
@@ -135,7 +144,10 @@ class Tunnel:
     def _settle(self) -> None:
         """Let go of a session that is over."""
         session = self._session
-        if session is not None and (self.machine.is_idle or self.machine.closed):
+        # Not before its local side has been told all, perhaps that it was cut off; until then its time limits hold.
+        if session is None or session.held or self._acting:
+            return
+        if self.machine.is_idle or self.machine.closed:
             self._session = None
             session.finish()
 
@@ -149,13 +161,17 @@ class Tunnel:
         # The effects are this one's, though it may be settled by another fact while the packets go out.
         session = self._session
         packets = [effect.packet for effect in effects if isinstance(effect, Send)]
-        if packets and not self.lost:
-            self._outbox += map(encode, packets)
-            if self._cannot_wait(packets):
-                await self._send_all()
-        for effect in effects:
-            if not isinstance(effect, Send):
+        others = [effect for effect in effects if not isinstance(effect, Send)]
+        self._acting += bool(others)
+        try:
+            if packets and not self.lost:
+                self._outbox += map(encode, packets)
+                if self._cannot_wait(packets):
+                    await self._send_all()
+            for effect in others:
                 await self._do(effect, session)
+        finally:
+            self._acting -= bool(others)
         self._settle()
         self._make_room()
 
@@ -178,8 +194,12 @@ class Tunnel:
                 self._sending.release()
         except GONE as error:
             await self.lose(f"sending failed: {error}")
+        except BaseException:
+            # What was taken out of the outbox is lost, whether a part of it went out or nothing.
+            self.lost = self.lost or "a send was cut off"
+            raise
 
-    async def _do(self, effect: Effect, session: Session | None) -> None:
+    async def _do(self, effect: LocalEffect | StartDial | CloseTunnel, session: Session | None) -> None:
         match effect:
             case StartDial(request):
                 assert self._dial is not None, "only a server's machine says this"
@@ -187,8 +207,6 @@ class Tunnel:
             case CloseTunnel(close_code, reason):
                 self.lost = self.lost or reason
                 await self.websocket.aclose(close_code, reason)
-            case Send():
-                pass
             case _:
                 if session is not None and session.number == effect.session:
                     await self._do_locally(effect, session)
@@ -284,9 +302,9 @@ class Tunnel:
         """Whether `tick` would do something, and is not at it already."""
         if self.lost:
             return False
-        if self._outbox and not self._sending.locked:
-            return not self._ticking
         deadlines = [self.machine.next_deadline]
+        if self._outbox and not self._sending.locked:
+            deadlines.append(now)
         session = self._session
         if session is not None:
             if not self._sending.locked:
@@ -340,11 +358,15 @@ class Tunnel:
 
     async def aclose(self) -> None:
         """Close it: the pool does not need it any more."""
-        if self._outbox and not self.lost:
-            await self._send_all()
-        self.lost = self.lost or "it was closed"
-        await self.say(self.machine.close(CloseCode.DONE, "done"))
-        await anyio.aclose_forcefully(self.websocket)
+        try:
+            if self._outbox and not self.lost:
+                with anyio.move_on_after(_LAST_WORDS):
+                    await self._send_all()
+            self.lost = self.lost or "it was closed"
+            await self.say(self.machine.close(CloseCode.DONE, "done"))
+        finally:
+            self.lost = self.lost or "it was closed"
+            await anyio.aclose_forcefully(self.websocket)
 
     def __repr__(self) -> str:
         return f"<Tunnel, {self.machine!r}{f', lost: {self.lost}' if self.lost else ''}>"

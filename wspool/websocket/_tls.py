@@ -250,6 +250,7 @@ class TLSStream(ByteStream):
     async def _read_more(self) -> None:
         if self._outgoing.pending > self._held and not self._torn:
             await self._answer()
+        await give_turn()  # as there may be no end of records that bring nothing
         await self._feed()
         if self._closed:
             raise ClosedResourceError

@@ -64,6 +64,8 @@ def waits_for(sock: socket.socket, attempt: Callable[[], T | None]) -> Waits[T]:
 class _Keeps(Generic[T]):
     """What both have in common."""
 
+    __slots__ = ("_attempt", "_closed", "_socket", "kept")
+
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
         self.kept: Any = None
         self._socket = sock
@@ -83,6 +85,10 @@ class _Keeps(Generic[T]):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedResourceError
+
+
+def _nothing() -> None:
+    """In place of an attempt that knows its stream: a closed one is not left to the garbage collector."""
 
 
 class AsyncioWaits(_Keeps[T]):
@@ -146,6 +152,7 @@ class AsyncioWaits(_Keeps[T]):
         if self._closed:
             return
         self._closed = True
+        self._attempt = _nothing
         self._unwatch()
         if self._writer is not None:
             self._loop.remove_writer(self._fd)
@@ -200,6 +207,7 @@ class AnyioWaits(_Keeps[T]):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            self._attempt = _nothing
             anyio.notify_closing(self._socket)
             self._close_if_unused()
 

@@ -1,0 +1,202 @@
+"""The shell of a tunnel and its session, over a websocket that does as it is told: no moment is left to chance."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from examples.socks_proxy.addresses import UNKNOWN
+from examples.socks_proxy.codes import Code, Command
+from examples.socks_proxy.packets import FIN, RESET, Data, Fin, Open, Opened, Packet, Refused, Reset
+from examples.socks_proxy.relay import Session
+from examples.socks_proxy.session import ClientTunnel, ServerTunnel
+from examples.socks_proxy.session_log import SessionRecord
+from examples.socks_proxy.tunnel import Tunnel
+from wspool.testing import settle
+from wspool.websocket import TCPStream
+
+from .ends import reset
+
+pytestmark = pytest.mark.usefixtures("anyio_backend")
+
+
+class Websocket:
+    """Takes packets, unless it is held up."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.closed = False
+        self.free = anyio.Event()
+        self.free.set()
+
+    async def send_many(self, packets: Iterable[bytes]) -> None:
+        await self.free.wait()
+        self.sent += packets
+
+    async def aclose(self, *_: object) -> None:
+        self.closed = True
+
+    def hold_up(self) -> None:
+        self.free = anyio.Event()
+
+
+@contextmanager
+def local() -> Iterator[tuple[TCPStream, TCPStream]]:
+    """The local side, and who is behind it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    there = socket.create_connection(listening.getsockname())
+    here, _ = listening.accept()
+    listening.close()
+    streams = TCPStream(here), TCPStream(there)
+    yield streams
+    for stream in streams:
+        stream.close()
+
+
+def client(websocket: Websocket, stream: TCPStream | None = None) -> tuple[Tunnel, Session, Any]:
+    """A session that has just begun, and the machine."""
+    now = time.monotonic()
+    machine = ClientTunnel(now)
+    tunnel = Tunnel(websocket, machine, ping_after=100, idle_timeout=100)  # type: ignore[arg-type]
+    session = Session(UNKNOWN, SessionRecord(id=1, role="client"), Code.LOCAL_CLIENT_GONE, stream)
+    machine.open(UNKNOWN, now=now)
+    tunnel.begin(session)
+    return tunnel, session, machine
+
+
+async def receive(tunnel: Tunnel, *packets: Packet) -> None:
+    for packet in packets:
+        await tunnel.say(tunnel.machine.receive(packet, time.monotonic()))
+
+
+async def test_a_tunnel_whose_closing_is_cut_off_is_closed_all_the_same() -> None:
+    websocket = Websocket()
+    tunnel, session, machine = client(websocket)
+    await receive(tunnel, Opened(1, 0, UNKNOWN), Fin(1))
+    await tunnel.say(machine.local_end(1))  # it waits for the next OPEN
+    assert session.over
+    assert not websocket.sent
+    websocket.hold_up()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await tunnel.aclose()
+    assert websocket.closed
+    assert not tunnel.is_reusable()
+
+
+async def test_what_was_left_to_the_next_open_goes_out_before_a_tunnel_is_closed() -> None:
+    websocket = Websocket()
+    tunnel, _, machine = client(websocket)
+    await receive(tunnel, Opened(1, 0, UNKNOWN), Fin(1))
+    await tunnel.say(machine.local_end(1))
+    await tunnel.aclose()
+    assert [packet[0] for packet in websocket.sent] == [FIN]
+
+
+async def test_what_was_left_to_the_next_open_goes_out_soon_without_one() -> None:
+    websocket = Websocket()
+    tunnel, _, machine = client(websocket)
+    await receive(tunnel, Opened(1, 0, UNKNOWN), Fin(1))
+    await tunnel.say(machine.local_end(1))
+    now = time.monotonic()
+    assert tunnel.is_due(now)
+    await tunnel.tick(now)
+    assert [packet[0] for packet in websocket.sent] == [FIN]
+    assert not tunnel.is_due(now)
+    assert tunnel.is_reusable()
+
+
+async def test_a_send_that_was_cut_off_leaves_no_tunnel_for_the_next() -> None:
+    websocket = Websocket()
+    tunnel, _, machine = client(websocket)
+    await receive(tunnel, Opened(1, 0, UNKNOWN))
+    websocket.hold_up()
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tunnel.say, machine.local_data(1, b"x"))
+            await settle()
+            scope.cancel()
+    await receive(tunnel, Reset(1, Code.CANCELLED))
+    assert not tunnel.is_reusable()
+
+
+async def test_a_refusal_cuts_no_write_off() -> None:
+    websocket = Websocket()
+    with local() as (here, there):
+        tunnel, session, _ = client(websocket, here)
+        session.permit()  # --fast-open
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.carry_unless_stopped)
+            await settle()
+            websocket.hold_up()
+            there.send_eof_nowait()
+            await settle()
+            await receive(tunnel, Refused(1, Code.DENIED))
+            websocket.free.set()
+    assert session.refused
+    assert [packet[0] for packet in websocket.sent] == [FIN]
+    assert tunnel.is_reusable()
+
+
+async def test_a_session_is_not_over_while_the_destination_takes_what_came_early() -> None:
+    websocket, machine = Websocket(), ServerTunnel(time.monotonic())
+    session = Session(UNKNOWN, SessionRecord(id=1, role="server"), Code.RESET_BY_DESTINATION)
+
+    async def dial(tunnel: Tunnel, _: Open) -> None:
+        tunnel.begin(session)
+
+    tunnel = Tunnel(websocket, machine, ping_after=100, idle_timeout=5, dial=dial)  # type: ignore[arg-type]
+    await receive(tunnel, Open(1, Command.CONNECT, UNKNOWN), Data(1, b"early"), Fin(1))
+    opened, *_ = machine.dial_succeeded(1, 0, UNKNOWN)
+    session.held = True  # the rest is being delivered
+    await tunnel.say([opened])
+    await tunnel.say(machine.local_end(1))
+    assert machine.is_idle
+    assert not session.over
+    assert tunnel.is_due(time.monotonic() + 6)  # its limits still hold
+    tunnel.go_on(session)
+    assert session.over
+
+
+async def test_an_application_is_not_listened_to_any_more_once_its_session_was_cut() -> None:
+    """It would be for nothing, and as long as it goes on speaking nobody else would have a turn."""
+    websocket = Websocket()
+    with local() as (here, there):
+        tunnel, session, _ = client(websocket, here)
+        await receive(tunnel, Opened(1, 0, UNKNOWN))
+        session.permit()
+        session.local = None  # its reset is still to come
+        await receive(tunnel, Reset(1, Code.RESET_BY_DESTINATION))
+        session.local = here
+        await there.send(b"x")
+        with anyio.fail_after(10):
+            await session.carry()
+        assert session.said == 0
+        assert [packet[0] for packet in websocket.sent] == [RESET]
+
+
+async def test_nobody_waits_for_a_tunnel_for_an_application_that_has_gone_away() -> None:
+    with local() as (here, there):
+        session = Session(UNKNOWN, SessionRecord(id=1, role="client"), Code.LOCAL_CLIENT_GONE, here)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.watched, anyio.sleep_forever)
+            await settle()
+            reset(there)
+            there.close()
+        assert session.given_up
+
+
+async def test_a_reset_behind_what_was_said_is_noticed_before_the_answer() -> None:
+    with local() as (here, there):
+        _, session, _ = client(Websocket(), here)
+        await there.send(b"x")
+        reset(there)
+        there.close()
+        await session.carry()
+        assert session.given_up

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -47,7 +47,7 @@ class Websocket:
 
 
 @contextmanager
-def local() -> Iterator[tuple[TCPStream, TCPStream]]:
+def local() -> Generator[tuple[TCPStream, TCPStream], None, None]:
     """The local side, and who is behind it."""
     listening = socket.create_server(("127.0.0.1", 0))
     there = socket.create_connection(listening.getsockname())
@@ -63,7 +63,7 @@ def client(websocket: Websocket, stream: TCPStream | None = None) -> tuple[Tunne
     """A session that has just begun, and the machine."""
     now = time.monotonic()
     machine = ClientTunnel(now)
-    tunnel = Tunnel(websocket, machine, ping_after=100, idle_timeout=100)  # type: ignore[arg-type]
+    tunnel = Tunnel(cast("Any", websocket), machine, ping_after=100, idle_timeout=100)
     session = Session(UNKNOWN, SessionRecord(id=1, role="client"), Code.LOCAL_CLIENT_GONE, stream)
     machine.open(UNKNOWN, now=now)
     tunnel.begin(session)
@@ -151,7 +151,7 @@ async def test_a_session_is_not_over_while_the_destination_takes_what_came_early
     async def dial(tunnel: Tunnel, _: Open) -> None:
         tunnel.begin(session)
 
-    tunnel = Tunnel(websocket, machine, ping_after=100, idle_timeout=5, dial=dial)  # type: ignore[arg-type]
+    tunnel = Tunnel(cast("Any", websocket), machine, ping_after=100, idle_timeout=5, dial=dial)
     await receive(tunnel, Open(1, Command.CONNECT, UNKNOWN), Data(1, b"early"), Fin(1))
     opened, *_ = machine.dial_succeeded(1, 0, UNKNOWN)
     session.held = True  # the rest is being delivered

@@ -80,7 +80,7 @@ FAULTS = [
         "self.machine.got.name != 'NONE'",
         "tunnels|has failed",
     ),
-    Fault("a tunnel is used once", Tunnel, "is_reusable", "not self.lost", "not self.sessions", "tunnels"),
+    Fault("a tunnel is used once", Tunnel, "may_begin", "not self.lost", "not self.sessions", "tunnels"),
     Fault(
         "nothing is tried again",
         _ClientEnd,

@@ -290,11 +290,8 @@ class Tunnel:
 
     async def lose(self, reason: str) -> None:
         """The websocket has ended: so does the session, if one runs."""
-        await self.say(self._lose(reason))
-
-    def _lose(self, reason: str) -> list[Effect]:
         self.lost = self.lost or reason
-        return self.machine.tunnel_lost(reason)
+        await self.say(self.machine.tunnel_lost(reason))
 
     # --- time, and the end ------------------------------------------------------------------------------
 
@@ -358,14 +355,14 @@ class Tunnel:
 
     async def aclose(self) -> None:
         """Close it: the pool does not need it any more."""
+        may_speak = not self.lost
+        self.lost = self.lost or "it was closed"
         try:
-            if self._outbox and not self.lost:
+            if self._outbox and may_speak:
                 with anyio.move_on_after(_LAST_WORDS):
                     await self._send_all()
-            self.lost = self.lost or "it was closed"
             await self.say(self.machine.close(CloseCode.DONE, "done"))
         finally:
-            self.lost = self.lost or "it was closed"
             await anyio.aclose_forcefully(self.websocket)
 
     def __repr__(self) -> str:

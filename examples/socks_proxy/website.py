@@ -12,7 +12,7 @@ import anyio
 import h11
 from anyio.abc import ByteStream
 
-from wspool.websocket import Request, Response, TLSStream, connect_tcp
+from wspool.websocket import Request, Response, TLSStream, connect_tcp, default_context
 
 _TIMEOUT = 10.0
 # Of what is fetched; a page larger than that is answered by an error.
@@ -39,7 +39,7 @@ async def fetch(url: str, request: Request) -> Response:
 @functools.cache
 def _context() -> ssl.SSLContext:
     # Reading the system's certificates stops this thread for a tenth of a second: not for each stranger.
-    return ssl.create_default_context()
+    return default_context()
 
 
 def _target(site: SplitResult, request: Request) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import textwrap
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
+from tests.planting import broken
 from wspool._dial_book import DialBook
 from wspool._pool_state import PoolState
 from wspool._wait_queue import WaitQueue
@@ -98,16 +95,6 @@ FAULTS = [  # one a line, as a table
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fault.owner, fault.method, _broken(fault))
+    monkeypatch.setattr(fault.owner, fault.method, broken(fault.owner, fault.method, fault.old, fault.new))
     with pytest.raises(Violation):
         explore(lambda: make_world(fault.world), limit=_BOUND)
-
-
-def _broken(fault: Fault) -> Any:
-    source = textwrap.dedent(inspect.getsource(getattr(fault.owner, fault.method)))
-    assert fault.old in source, "the code has changed: plant the fault anew"
-    scope = dict(vars(sys.modules[fault.owner.__module__]))
-    exec(
-        compile("from __future__ import annotations\n" + source.replace(fault.old, fault.new), "<fault>", "exec"), scope
-    )
-    return scope[fault.method]

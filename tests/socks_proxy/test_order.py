@@ -35,7 +35,7 @@ from examples.socks_proxy.packets import (
 )
 from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
 
-from .ends import TOKEN, Ends, both_ends, echo, everything, exactly, reset, serve_in
+from .ends import TOKEN, Ends, Handler, both_ends, echo, everything, exactly, reset, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -78,6 +78,17 @@ async def ask_at_once(ends: Ends, port: int, early: bytes = b"") -> TCPStream:
     await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big") + early)
     assert (await exactly(stream, 12))[:4] == b"\x05\x00\x05\x00"
     return stream
+
+
+def resets_at(cut: anyio.Event) -> Handler:
+    """A destination that resets when it is told to."""
+
+    async def handle(stream: TCPStream) -> None:
+        await cut.wait()
+        reset(stream)
+        await stream.aclose()
+
+    return handle
 
 
 async def bare_tunnel(ends: Ends) -> WebSocketConnection:
@@ -193,15 +204,9 @@ async def test_a_reset_reaches_the_application_though_another_fact_comes_in_betw
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cut = anyio.Event()
-
-    async def destination(stream: TCPStream) -> None:
-        await cut.wait()
-        reset(stream)
-        await stream.aclose()
-
     held = Held(monkeypatch, lambda is_client, kind: is_client and kind == RESET)
     async with both_ends(monkeypatch) as ends:
-        async with await ends.connect(await ends.listen(destination)) as stream:
+        async with await ends.connect(await ends.listen(resets_at(cut))) as stream:
             cut.set()
             await held.reached.wait()
             await stream.send(b"x")
@@ -213,15 +218,9 @@ async def test_a_reset_reaches_the_application_though_another_fact_comes_in_betw
 
 async def test_a_session_that_ends_while_it_sends_leaves_a_tunnel_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = anyio.Event()
-
-    async def destination(stream: TCPStream) -> None:
-        await cut.wait()
-        reset(stream)
-        await stream.aclose()
-
     held = Held(monkeypatch, lambda is_client, kind: is_client and kind == DATA)
     async with both_ends(monkeypatch) as ends:
-        async with await ends.connect(await ends.listen(destination)) as stream:
+        async with await ends.connect(await ends.listen(resets_at(cut))) as stream:
             await stream.send(b"x")
             await held.reached.wait()
             cut.set()

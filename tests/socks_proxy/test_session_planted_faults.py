@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from examples.socks_proxy.session import ClientTunnel, ServerTunnel, _Tunnel
+from tests.planting import broken
 from tests.pool_state.explore import Violation, explore
 from tests.socks_proxy.world import Bounds, World
 
@@ -159,20 +157,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fault.owner, fault.method, _broken(fault))
+    monkeypatch.setattr(fault.owner, fault.method, broken(fault.owner, fault.method, fault.old, fault.new))
     make: Any = lambda: World(fault.bounds)  # noqa: E731  # as in test_session_exhaustive
     with pytest.raises(Violation):
         explore(make, limit=_BOUND)
-
-
-def _broken(fault: Fault) -> Any:
-    found: Any = inspect.getattr_static(fault.owner, fault.method)
-    function: Any = found.fget if isinstance(found, property) else found
-    source = textwrap.dedent(inspect.getsource(function))
-    assert fault.old in source, "the code has changed: plant the fault anew"
-    module = sys.modules[fault.owner.__module__]
-    # `super()` without arguments needs a class round it.
-    scope = dict(vars(module))
-    source = source.replace(fault.old, fault.new).replace("super()", f"super({fault.owner.__name__}, self)")
-    exec(compile("from __future__ import annotations\n" + source, "<fault>", "exec"), scope)
-    return scope[fault.method]

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks.arguments import some_of
 from tests.benchmarks.interleave import Outcome, interleave
 from tests.benchmarks.proxy.install import install
 from tests.benchmarks.proxy.near import Sample, Scale
@@ -26,7 +27,7 @@ from tests.benchmarks.proxy.targets import verdicts
 from tests.benchmarks.proxy.workloads import WORKLOADS, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 ROUNDS = 5
 # Who is slower at a workload, all rounds together, gets fewer samples: two at the least.
@@ -119,8 +120,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.proxy", description=__doc__)
     systems = [one.name for one in SYSTEMS]
     workloads = [one.name for one in WORKLOADS]
-    parser.add_argument("--only", type=_some_of(systems), metavar="SYSTEMS", help=",".join(systems))
-    parser.add_argument("--workloads", type=_some_of(workloads), metavar="NAMES", help=",".join(workloads))
+    parser.add_argument("--only", type=some_of(systems), metavar="SYSTEMS", help=",".join(systems))
+    parser.add_argument("--workloads", type=some_of(workloads), metavar="NAMES", help=",".join(workloads))
     parser.add_argument("--rounds", type=int, help=f"samples of each (default {ROUNDS})")
     parser.add_argument("--seconds", type=float, default=1.0, help="the time of a sample (default 1)")
     parser.add_argument("--quick", action="store_true", help="one tiny round of direct and ours: does it all work?")
@@ -131,16 +132,6 @@ def _options() -> argparse.Namespace:
     options.workloads = options.workloads or workloads
     options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     return options
-
-
-def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        asked = text.split(",")
-        if unknown := set(asked) - set(names):
-            raise argparse.ArgumentTypeError(f"none of {', '.join(names)}: {', '.join(sorted(unknown))}")
-        return tuple(name for name in names if name in asked)
-
-    return parse
 
 
 def _named(things: Sequence[Any], names: Sequence[str]) -> list[Any]:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks import machine
+from tests.benchmarks.arguments import some_of
 from tests.benchmarks.interleave import settle_collector
 from tests.benchmarks.websocket import framing, targets, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.benchmarks.report import Table
     from tests.benchmarks.websocket.transfer import Result
@@ -51,9 +52,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.websocket", description=__doc__)
-    parser.add_argument("--layer", type=_some_of(LAYERS), default=LAYERS, metavar="NAMES", help=",".join(LAYERS))
+    parser.add_argument("--layer", type=some_of(LAYERS), default=LAYERS, metavar="NAMES", help=",".join(LAYERS))
     parser.add_argument(
-        "--backend", type=_some_of(BACKENDS), default=_backends(), metavar="NAMES", help=",".join(BACKENDS)
+        "--backend", type=some_of(BACKENDS), default=_backends(), metavar="NAMES", help=",".join(BACKENDS)
     )
     parser.add_argument("--sizes", type=_sizes, metavar="BYTES,...", help="of what is sent at a time")
     parser.add_argument("--rounds", type=int, help="samples of each contender")
@@ -65,16 +66,6 @@ def _options() -> argparse.Namespace:
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     options.total = options.total or (QUICK_TOTAL if options.quick else TOTAL)
     return options
-
-
-def _some_of(names: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        asked = text.split(",")
-        if unknown := set(asked) - set(names):
-            raise argparse.ArgumentTypeError(f"none of {', '.join(names)}: {', '.join(sorted(unknown))}")
-        return tuple(name for name in names if name in asked)
-
-    return parse
 
 
 def _backends() -> tuple[str, ...]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +14,7 @@ from examples.socks_proxy.relay import Session
 from examples.socks_proxy.server import _ServerEnd
 from examples.socks_proxy.session import _Tunnel
 from examples.socks_proxy.tunnel import Tunnel
+from tests.planting import broken
 
 from .oracle import Violation
 from .run import simulate
@@ -118,22 +116,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_planted_fault_is_found(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fault.owner, fault.name, _broken(fault))
+    monkeypatch.setattr(fault.owner, fault.name, broken(fault.owner, fault.name, fault.old, fault.new))
     with pytest.raises(Violation, match=fault.found):
         for seed in range(_SEEDS):
             simulate(seed)
-
-
-def _broken(fault: Fault) -> Any:
-    function: Any = getattr(fault.owner, fault.name)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert fault.old in source, "the code has changed: plant the fault anew"
-    source = source.replace(fault.old, fault.new).replace("super()", f"super({fault.owner.__name__}, self)")
-    made: dict[str, Any] = {}
-    # In its module's own names, where the simulation puts its clock.
-    exec(
-        compile("from __future__ import annotations\n" + source, "<fault>", "exec"),
-        vars(sys.modules[function.__module__]),
-        made,
-    )
-    return made[fault.name]

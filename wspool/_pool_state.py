@@ -626,7 +626,7 @@ class PoolState(Generic[T]):
         """
         while self.entries.idle and self.queue.waiting > self._checks:
             self._serve_from_idle(self.entries.pop(), now)
-        while self.queue.waiting > self._supply() and self._may_dial():
+        while self.queue.waiting and self.queue.waiting > self._supply() and self._may_dial():
             waiter = self._next_to_dial_for(newest)
             if not self._is_ripe(waiter, now):
                 self._arm(waiter.since + self.settings.race_delay)
@@ -659,9 +659,9 @@ class PoolState(Generic[T]):
         return len(self.entries.all) == self.entries.idle + self._closes
 
     def _lacks_idle(self) -> bool:
-        if not self.settings.min_idle or self.closing:
-            return False
-        return self._supply() + self.entries.idle < self.queue.waiting + self.settings.min_idle
+        # The commonest first: each release asks.
+        lacking = self.queue.waiting + self.settings.min_idle - self.entries.idle
+        return lacking > 0 and self.settings.min_idle > 0 and not self.closing and lacking > self._supply()
 
     def _settle_dials(self, now: float) -> None:
         wanted = max(0, self.queue.waiting - self._checks)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
@@ -91,8 +90,6 @@ class Session:
         """The local side has said all."""
         self._failure: Exception | None = None
         """What has become of it since."""
-        self._drained = False
-        """Nothing more had arrived from it when last asked."""
         self._news: anyio.Event | None = None
         """Set when something has changed that somebody may wait for."""
         self._said_all = False
@@ -214,40 +211,42 @@ class Session:
     async def carry(self) -> None:
         """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
+            # What was heard when it is stopped waits for the next tunnel.
             while not (self._stopped or self._said_all):
-                await self._carry()
+                heard = self.unsaid or self._ended
+                if heard and self.may_relay:
+                    assert self.tunnel is not None
+                    await self.tunnel.say(self.take_unsaid(self.tunnel))
+                elif self._failure is not None:
+                    raise self._failure
+                elif heard:
+                    await self._wait_for_leave()
+                else:
+                    await self._listen()
         except GONE as error:
             await self.give_up(self._gone, str(error))
 
-    async def _carry(self) -> None:
-        if not self.unsaid and not self._ended:
-            if self._failure is not None:
-                raise self._failure
-            await self._listen()
-        if self._stopped:
-            return  # what was heard meanwhile waits for the next tunnel
-        if self.may_relay:
-            await self._say()
-        elif self._failure is not None:
-            raise self._failure
-        else:
-            with self._stoppable():
-                await self.until(lambda: self.may_relay or self._stopped)
+    async def _wait_for_leave(self) -> None:
+        self._waiting = True
+        try:
+            await self.until(lambda: self.may_relay or self._stopped)
+        finally:
+            self._waiting = False
 
     async def _listen(self) -> None:
         """Fetch what the local side says, and its end if that has come as well: the two belong into one write."""
         assert self.local is not None
         try:
-            data = None if self._drained else self.local.receive_nowait(MAX_DATA_SENT)
-            if data is None:
-                with self._stoppable():
-                    data = await self.local.receive_later(MAX_DATA_SENT)
+            self._waiting = True
+            self.unsaid = await self.local.receive_on(MAX_DATA_SENT)
         except EndOfStream:
             self._ended = True
             return
-        self.unsaid, self._drained = data, False
-        if len(data) < MAX_DATA_SENT:
-            self._listen_on(self.local, MAX_DATA_SENT - len(data))
+        finally:
+            self._waiting = False
+        room = MAX_DATA_SENT - len(self.unsaid)
+        if room:
+            self._listen_on(self.local, room)
 
     def _listen_on(self, local: TCPStream, room: int) -> None:
         """More of it, if that has come as well."""
@@ -258,12 +257,8 @@ class Session:
         except GONE as error:
             self._failure = error
         else:
-            self._drained = more is None
-            self.unsaid += more or b""
-
-    async def _say(self) -> None:
-        assert self.tunnel is not None
-        await self.tunnel.say(self.take_unsaid(self.tunnel))
+            if more is not None:
+                self.unsaid += more
 
     def take_unsaid(self, tunnel: Tunnel) -> list[Effect]:
         """Have the tunnel's machine say what was heard."""
@@ -281,18 +276,10 @@ class Session:
         self.committed |= self._ended or bool(data)
         return effects
 
-    @contextmanager
-    def _stoppable(self) -> Generator[None, None, None]:
-        self._waiting = True
-        try:
-            yield
-        finally:
-            self._waiting = False
-
-    async def carry_unless_stopped(self) -> None:
-        """As `carry`, which `stop` can end."""
-        with anyio.CancelScope() as self._carrying:
-            await self.carry()
+    def stoppable(self) -> anyio.CancelScope:
+        """The scope for a `carry` that `stop` can end."""
+        self._carrying = anyio.CancelScope()
+        return self._carrying
 
     def stop(self) -> None:
         """Let `carry` end; nothing is lost, and it can be called again."""
@@ -306,7 +293,8 @@ class Session:
         failure: Exception | None = None
 
         async def listen() -> None:
-            await self.carry_unless_stopped()
+            with self.stoppable():
+                await self.carry()
             if self.given_up:
                 tasks.cancel_scope.cancel()
 

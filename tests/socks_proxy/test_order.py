@@ -152,8 +152,8 @@ class HeardFirst(TCPStream):
 
     heard: anyio.Event
 
-    async def receive_later(self, max_bytes: int) -> bytes:
-        data = await super().receive_later(max_bytes)
+    async def receive_on(self, max_bytes: int) -> bytes:
+        data = await super().receive_on(max_bytes)
         self.heard.set()
         return data
 

@@ -203,7 +203,7 @@ async def test_a_stream_closed_before_a_receive_has_begun_to_wait_ends_it() -> N
     ended = list[str]()
 
     async def receive() -> None:
-        _turns._Work.bytes = _turns._TURN  # so that it begins with a turn for the others
+        _turns.work.moved = _turns.TURN  # so that it begins with a turn for the others
         with pytest.raises(ClosedResourceError):
             await client.receive()
         ended.append("closed")
@@ -227,6 +227,26 @@ async def test_a_reset_is_no_end() -> None:
         await client.send_eof()  # nothing is left to be ended, and the next receive says why
         with pytest.raises(EndOfStream):
             await client.receive()
+
+
+async def test_a_reset_behind_data_is_not_overlooked() -> None:
+    """On uvloop: libuv calls once for both, and then no more."""
+    here, there = await own_tcp_pair()
+    received = list[bytes]()
+    async with here:
+
+        async def receive() -> None:
+            received.append(await here.receive())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await settle()
+            await there.send(b"x")
+            reset(there)
+            await there.aclose()
+        assert received == [b"x"]
+        with pytest.raises(BrokenResourceError):
+            await here.receive()
 
 
 async def test_it_tells_the_attributes_of_its_socket() -> None:
@@ -255,7 +275,7 @@ async def test_a_busy_stream_lets_others_run() -> None:
             await anyio.lowlevel.checkpoint()
             turns += 1
 
-    operations = 10 * _turns._TURN // _turns._OPERATION
+    operations = 10 * _turns.TURN // _turns._OPERATION
     async with client, server, anyio.create_task_group() as tasks:
         tasks.start_soon(count_turns)
         for _ in range(operations):  # none of them has to wait

@@ -26,7 +26,7 @@ async def test_a_send_whose_task_is_cancelled_in_its_turn_has_written_nothing(
     if tls:
         client, server = await tls_pair((client, server), client_context, server_context)
     async with client, server:
-        _turns._Work.bytes = _turns._TURN
+        _turns.work.moved = _turns.TURN
         task = asyncio.create_task(client.send(b"never"))
         await asyncio.sleep(0)
         task.cancel()
@@ -49,7 +49,7 @@ async def test_a_long_send_gives_turns_even_if_the_kernel_takes_it_all_at_once(
             turns += 1
 
     def take_all(_: TCPStream, data: bytes) -> int:
-        _turns.moved(len(data))
+        _turns.work.moved += len(data)
         return len(data)
 
     async with client, server, anyio.create_task_group() as tasks:
@@ -65,9 +65,9 @@ async def test_what_is_received_counts_as_well_as_what_is_sent() -> None:
     async with client, server:
         await client.send(b"x" * 1000)
         for use in (server.receive(), server.send(b"x" * 1000)):
-            _turns._Work.bytes = 0
+            _turns.work.moved = 0
             await use
-            assert _turns._Work.bytes == _turns._OPERATION + 1000
+            assert _turns.work.moved == _turns._OPERATION + 1000
 
 
 async def test_writers_come_one_at_a_time_in_their_order() -> None:

@@ -22,8 +22,8 @@ def on_asyncio(anyio_backend_name: str) -> None:
         pytest.skip("trio's own waits are used there")
 
 
-async def one(stream: TCPStream, received: list[bytes], *, later: bool = False) -> None:
-    received.append(await (stream.receive_later(10) if later else stream.receive(10)))
+async def one(stream: TCPStream, received: list[bytes]) -> None:
+    received.append(await stream.receive(10))
 
 
 async def exchange(here: TCPStream, there: TCPStream) -> None:
@@ -120,19 +120,30 @@ async def test_two_at_once_are_refused() -> None:
         tasks.start_soon(one, here, received)
         await settle()
         with pytest.raises(BusyResourceError, match="receiving from"):
-            await here.receive_later(1)
+            here.receive_nowait(1)
+        with pytest.raises(BusyResourceError, match="receiving from"):
+            await here.receive(1)
         await there.send(b"x")
+        await settle()
+        await there.send(b"y")
+        assert await here.receive(1) == b"y"
 
 
-async def test_who_waits_first_gets_what_came_before() -> None:
+async def test_after_nothing_was_there_a_receive_waits_first_and_gets_what_has_come() -> None:
     here, there = map(TCPStream, socket.socketpair())
-    received = list[bytes]()
     async with here, there:
-        await there.send(b"x")
-        await one(here, received, later=True)
-    assert received == [b"x"]
+        for message in (b"x", b"y"):
+            assert here.receive_nowait(10) is None
+            await there.send(message)
+            assert await here.receive(10) == message
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one, here, list[bytes]())
+            await settle()
+            with pytest.raises(BusyResourceError, match="receiving from"):
+                await here.receive(10)
+            tasks.cancel_scope.cancel()
     with pytest.raises(ClosedResourceError):
-        await here.receive_later(1)
+        await here.receive(1)
 
 
 async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_listener() -> None:

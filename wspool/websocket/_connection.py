@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from anyio import (
@@ -18,7 +18,7 @@ from anyio import (
     typed_attribute,
 )
 from anyio.abc import ByteStream, ObjectStream
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._errors import ProtocolViolation, WebSocketClosed
 from ._masking import Buffer
@@ -33,7 +33,7 @@ from ._protocol import (
 )
 from ._settings import WebSocketSettings
 from ._tls import TLSStream
-from ._turns import WriteLock, take_turn_if_due
+from ._turns import WriteLock, turn_is_due
 
 # What a TLS stream of ours, and an asyncio transport, can give at once.
 READ_SIZE = 256 * 1024
@@ -64,7 +64,8 @@ def random_keys() -> Callable[[], bytes]:
     def cut() -> Generator[bytes, None, None]:
         while True:
             stock = os.urandom(256)
-            yield from (stock[start : start + 4] for start in range(0, 256, 4))
+            for start in range(0, 256, 4):
+                yield stock[start : start + 4]
 
     return cut().__next__
 
@@ -175,10 +176,15 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
-        await take_turn_if_due()
-        await self._writer.acquire()
+        if turn_is_due():
+            await checkpoint()
+        if self._writer.locked:
+            await self._writer.acquire()
+        else:
+            self._writer.locked = True
         try:
-            self.check_usable()
+            if self._closing or self._broken is not None:
+                self.check_usable()
             if self._eof_sent:
                 raise ClosedResourceError("this end has sent its end of file")
             if self._protocol.may_send:
@@ -219,7 +225,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         What interrupts that may have cut one off: no other can follow.
         """
-        self._check_sendable()
+        if self._unsendable is not None:
+            self._raise_unsendable()
         batch = list[bytes]()
         size = 0
         try:
@@ -237,7 +244,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
                 batch = []
         except (BrokenResourceError, OSError) as error:
             self._unsendable = _without_traceback(error)
-            self._check_sendable()
+            self._raise_unsendable()
         except BaseException as error:
             self._break("a send was cut off, so nothing more can be sent", error)
             if isinstance(error, ClosedResourceError):
@@ -285,16 +292,19 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
         What is there already comes without a look for a cancellation, which is taken only from time to time.
         """
-        await take_turn_if_due()
+        if turn_is_due():
+            await checkpoint()
         if self._reading:
             raise BusyResourceError("receiving from")
-        self.check_usable()
+        if self._closing or self._broken is not None:
+            self.check_usable()
         self._reading = True
         try:
             while (part := self.part_at_hand()) is None:
                 if self._ending is not None:
                     await self._end(self._ending)
-                await self._answer()
+                if self._protocol.owes_control:
+                    await self._answer()
                 if self._broken is not None:  # they do not take the answer: nothing that comes now would be of use
                     raise BrokenResourceError(self._broken) from self._cause
                 await self._read()
@@ -320,7 +330,10 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
     async def _read(self) -> None:
         """Read from the transport, once."""
         try:
-            data = await self._read_alive()
+            if self._settings.ping_interval is None:
+                data = await self._take(READ_SIZE)
+            else:
+                data = await self._read_alive(self._settings.ping_interval)
         except EndOfStream:
             self._break("the connection ended without a Close frame")
         except (BrokenResourceError, OSError) as error:
@@ -330,16 +343,14 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             return
         self.check_usable()
 
-    async def _read_alive(self) -> bytes:
+    async def _read_alive(self, interval: float) -> bytes:
         """Read; if nothing comes for a while, ask whether anybody is there."""
-        interval, patience = self._settings.ping_interval, self._settings.ping_timeout
-        if interval is None:
-            return await self._take(READ_SIZE)
         with anyio.move_on_after(interval):
             return await self._take(READ_SIZE)
         if self._protocol.may_send:
             self._protocol.ask(os.urandom(4))
             await self._answer()
+        patience = self._settings.ping_timeout
         with anyio.move_on_after(patience):
             return await self._take(READ_SIZE)
         self._break(f"no byte came within {patience:g} s after a ping")
@@ -427,11 +438,9 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         if self._broken is not None:
             raise BrokenResourceError(self._broken) from self._cause
 
-    def _check_sendable(self) -> None:
-        if self._unsendable is not None:
-            raise BrokenResourceError(
-                _worded("the connection broke while sending", self._unsendable)
-            ) from self._unsendable
+    def _raise_unsendable(self) -> NoReturn:
+        assert self._unsendable is not None
+        raise BrokenResourceError(_worded("the connection broke while sending", self._unsendable)) from self._unsendable
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

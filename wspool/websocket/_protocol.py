@@ -112,6 +112,10 @@ class WebSocketProtocol:
     ) -> None:
         """`next_key` gives a fresh, unpredictable masking key of four bytes for each frame of a client."""
         self.state = OPEN
+        self.may_send = True
+        """Whether data may still be sent: our Close has not been sent."""
+        self.owes_control = False
+        """Whether `control_to_send` has something."""
         self.max_message_size = max_message_size
         """Bytes of all frames of a message together; the next header that goes beyond fails with 1009."""
         self.accepts_text = True
@@ -136,6 +140,8 @@ class WebSocketProtocol:
         self._final = False
         self._left = 0
         """Bytes of its payload that have not come."""
+        self._goes_round = False
+        """Whether its payload goes round wsproto."""
         self._key = b""
         """Rotated to fit the next byte of the payload; empty for an unmasked frame."""
         self._control = b""
@@ -171,7 +177,7 @@ class WebSocketProtocol:
         """What comes next of that which was received; None if more has to be received first."""
         try:
             while not self._ended:
-                if not self._in_frame and not self._read_header():
+                if not self._in_frame and (self._position == len(self._buffer) or not self._read_header()):
                     return None
                 if not self._left or self._position < len(self._buffer):
                     event = self._read_payload()
@@ -187,9 +193,13 @@ class WebSocketProtocol:
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7): a Close goes out if none has, nothing is read any more."""
         self._ended = True
-        if self.state in (OPEN, CLOSE_RECEIVED):
-            self._owed = self._close_frame(code, reason)
-        self.state = FAILED
+        if self.may_send:
+            self._owe(self._close_frame(code, reason))
+        self._enter(FAILED)
+
+    def _enter(self, state: ProtocolState) -> None:
+        self.state = state
+        self.may_send = state is OPEN or state is CLOSE_RECEIVED
 
     def _read_header(self) -> bool:
         """Read and check a frame's header, if it is there in full (RFC 6455 section 5.2)."""
@@ -212,7 +222,8 @@ class WebSocketProtocol:
             length = self._long_length(length, start)
         if first & _RSV:
             raise _Broken("a reserved bit without an extension")
-        self._check_masked(bool(second & _MASKED))
+        if bool(second & _MASKED) is self._client:
+            raise _Broken("a masked frame from a server" if self._client else "an unmasked frame from a client")
         if second & _MASKED:
             if here < size + 4:
                 return False
@@ -222,7 +233,11 @@ class WebSocketProtocol:
         self._admit(opcode, length)
         self._in_frame, self._opcode, self._left = True, opcode, length
         self._position = start + size
-        self._pass_header(buffer[start : start + size])
+        self._goes_round = self._fast and self._message == BINARY and opcode < CLOSE
+        if opcode >= CLOSE:
+            self._control = buffer[start : start + size]
+        elif not self._goes_round:
+            self._wsproto.receive_data(buffer[start : start + size])
         return True
 
     def _long_length(self, form: int, start: int) -> int:
@@ -237,12 +252,6 @@ class WebSocketProtocol:
         if length >> 63:
             raise _Broken("a length with its first bit set")
         return int(length)
-
-    def _check_masked(self, masked: bool) -> None:
-        if masked and self._client:
-            raise _Broken("a masked frame from a server")
-        if not masked and not self._client:
-            raise _Broken("an unmasked frame from a client")
 
     def _admit(self, opcode: int, length: int) -> None:
         """Check the frame against its message and the limits."""
@@ -274,15 +283,6 @@ class WebSocketProtocol:
         if self._window_frames > CONTROL_FRAMES:
             raise _Broken(f"a flood of {what}", CloseReason.POLICY_VIOLATION)
 
-    def _pass_header(self, raw: bytes) -> None:
-        if self._opcode >= CLOSE:
-            self._control = raw
-        elif not self._goes_round():
-            self._wsproto.receive_data(raw)
-
-    def _goes_round(self) -> bool:
-        return self._fast and self._message == BINARY
-
     def _read_payload(self) -> Event | None:
         """Read as much of the payload as is there; an event, unless there is nothing to tell."""
         start = self._position
@@ -291,15 +291,14 @@ class WebSocketProtocol:
         self._left -= end - start
         if not self._left:
             self._in_frame = False
-        if self._opcode >= CLOSE:
-            return self._take_control(self._buffer[start:end])
         finished = self._final and not self._left
-        if not self._goes_round():
-            event = self._ask_wsproto(self._buffer[start:end])
-        elif self._key:
-            event = BytesReceived(self._unmask(start, end), finished)
+        event: Event | None
+        if self._goes_round:
+            event = BytesReceived(self._unmask(start, end) if self._key else self._buffer[start:end], finished)
+        elif self._opcode >= CLOSE:
+            return self._take_control(self._buffer[start:end])
         else:
-            event = BytesReceived(self._buffer[start:end], finished)
+            event = self._ask_wsproto(self._buffer[start:end])
         if finished:
             self._message = CONTINUATION
         # Empty parts that end nothing would only cost memory and time.
@@ -342,7 +341,7 @@ class WebSocketProtocol:
         if isinstance(event, Ping):
             # Of several pings the last one has to be answered (RFC 6455 section 5.5.3), none after our Close.
             if self.may_send:
-                self._pong = bytes(event.payload)
+                self._pong, self.owes_control = bytes(event.payload), True
             return None
         assert isinstance(event, Pong)
         return PongReceived(bytes(event.payload))
@@ -356,15 +355,10 @@ class WebSocketProtocol:
         if reader.state is not ConnectionState.REMOTE_CLOSING:
             raise _Broken(event.reason or "", event.code)
         self._ended = True
-        self.state = CLOSED if self.state is CLOSE_SENT else CLOSE_RECEIVED
+        self._enter(CLOSED if self.state is CLOSE_SENT else CLOSE_RECEIVED)
         return CloseReceived(int(event.code), event.reason or "")
 
     # --- sending --------------------------------------------------------------------------------
-
-    @property
-    def may_send(self) -> bool:
-        """Whether data may still be sent: our Close has not been sent."""
-        return self.state in (OPEN, CLOSE_RECEIVED)
 
     def send_bytes(self, payload: Buffer, *, finished: bool = True) -> bytes:
         """A frame of a binary message, its last one if `finished`."""
@@ -396,11 +390,11 @@ class WebSocketProtocol:
     def send_close(self, code: int, reason: str = "") -> bytes:
         """Our Close, once, after the pong that is due, if any. A reason of more than 123 bytes of UTF-8 is cut."""
         assert self.may_send, self.state
-        self.state = CLOSED if self.state is CLOSE_RECEIVED else CLOSE_SENT
+        self._enter(CLOSED if self.state is CLOSE_RECEIVED else CLOSE_SENT)
         return self._close_frame(code, reason)
 
     def _close_frame(self, code: int, reason: str) -> bytes:
-        self._ping = None
+        self._ping, self.owes_control = None, False
         pong = self._due_pong()  # for a ping that came before; nothing goes out after Close
         # wsproto knows a Close without a code by this very object.
         given = CloseReason.NO_STATUS_RCVD if code == CloseReason.NO_STATUS_RCVD else code
@@ -408,21 +402,19 @@ class WebSocketProtocol:
 
     def ask(self, payload: bytes) -> None:
         """Have a ping sent, with up to 125 bytes, which its pong repeats."""
-        self._ping = payload
+        self._ping, self.owes_control = payload, True
 
     def answer_close(self, code: int) -> None:
         """Have their Close answered by its own code (RFC 6455 section 5.5.1)."""
-        self._owed = self.send_close(code)
+        self._owe(self.send_close(code))
 
-    @property
-    def owes_control(self) -> bool:
-        """Whether `control_to_send` has something."""
-        return self._pong is not None or self._ping is not None or bool(self._owed)
+    def _owe(self, frames: bytes) -> None:
+        self._owed, self.owes_control = frames, True
 
     def control_to_send(self) -> bytes:
         """The control frames that are due, once: a pong, a ping, or a Close and nothing after it."""
         frames = self._owed + self._due_pong()
-        self._owed = b""
+        self._owed, self.owes_control = b"", False
         if self._ping is not None:
             frames += self._wsproto.send(Ping(payload=self._ping))
             self._ping = None

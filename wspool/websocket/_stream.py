@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._connection import WebSocketConnection
 from ._protocol import BytesReceived, Part
-from ._turns import moved, take_turn
+from ._turns import take_turn, work
 
 # Parts of this size are handed on as they are: to join them with others would cost a copy, and gain one call.
 _ENOUGH = 16 * 1024
@@ -78,7 +78,7 @@ class WebSocketStream(ByteStream):
                 gathered.append(part.data)
                 size += len(part.data)
                 part = self._connection.part_at_hand() if size < enough and len(gathered) < _MANY else None
-            moved(len(gathered) * _PART)
+            work.moved += len(gathered) * _PART
         return b"".join(gathered)
 
     async def send(self, item: bytes) -> None:

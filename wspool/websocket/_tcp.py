@@ -14,18 +14,17 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import anyio
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
-from anyio.abc import Listener, SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import Listener, SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
-from ._turns import moved, take_turn
+from ._turns import take_turn, work
 from ._waits import Waits, waits_for
 
 _logger = logging.getLogger(__name__)
@@ -54,13 +53,17 @@ class TCPStream(SocketStream):
     def __init__(self, sock: socket.socket) -> None:
         """Take over a connected socket."""
         sock.setblocking(False)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            with suppress(OSError):  # macOS: the far end is gone already, which is for the first use to say
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            pass  # it is no TCP; or on macOS the far end is gone already, which is for the first use to say
         self._socket = sock
         self._waits = waits_for(sock, self._read)
         self._wanted = 0
         """The most bytes that the receive that waits can return."""
+        self._drained = False
+        """When last asked, it had nothing. Whatever a read brings, the next one has to ask before it waits: libuv stops
+        to watch a socket that was reset, even if there still was something to be read."""
         self._receiving = False
         self._sending = False
         self._closed = False
@@ -90,46 +93,49 @@ class TCPStream(SocketStream):
         return await self.receive_on(max_bytes)
 
     async def receive_on(self, max_bytes: int) -> bytes:
-        """As `receive`, for one who has just taken a turn, or will: what is there already is returned at once."""
-        data = self.receive_nowait(max_bytes)
-        return await self.receive_later(max_bytes) if data is None else data
-
-    async def receive_later(self, max_bytes: int) -> bytes:
-        """As `receive_on`, for one who knows that nothing was there: it waits first."""
+        """As `receive`, for one who has just taken a turn, or will."""
+        if not self._drained:
+            data = self.receive_nowait(max_bytes)
+            if data is not None:
+                return data
         if self._receiving:
             raise BusyResourceError("receiving from")
-        self._check_open()
+        if self._closed:
+            raise ClosedResourceError
         self._receiving, self._wanted = True, max_bytes
         try:
-            return self._limited(await self._waits.read())
+            data = await self._waits.read()
         finally:
             self._receiving = False
+        return data if len(data) <= max_bytes else self._cut(data)
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """Return what has arrived, or None if nothing has. Raises as `receive` does."""
         if self._receiving:
             raise BusyResourceError("receiving from")
-        self._check_open()
+        if self._closed:
+            raise ClosedResourceError
         self._wanted = max_bytes
-        data = self._waits.read_nowait()
-        return None if data is None else self._limited(data)
+        data = self._read() if self._waits.kept is None else self._waits.read_nowait()
+        return data if data is None or len(data) <= max_bytes else self._cut(data)
 
-    def _limited(self, data: bytes) -> bytes:
+    def _cut(self, data: bytes) -> bytes:
         """What was kept for a cancelled receive may be more than the next one asks for."""
-        if len(data) > self._wanted:
-            data, self._waits.kept = data[: self._wanted], data[self._wanted :]
-        return data
+        self._waits.kept = data[self._wanted :]
+        return data[: self._wanted]
 
     def _read(self) -> bytes | None:
         try:
             data = self._socket.recv(self._wanted)
         except BlockingIOError:
+            self._drained = True
             return None
         except OSError as error:
             raise self._failed(error) from error
         if not data:
             raise EndOfStream
-        moved(len(data))
+        self._drained = False
+        work.moved += len(data)
         return data
 
     async def send(self, item: bytes | bytearray | memoryview) -> None:
@@ -145,13 +151,13 @@ class TCPStream(SocketStream):
             sent = self.send_nowait(data)
             if sent == len(data):
                 return
-            self._sending = True
-            try:
-                while sent < len(data):
+            while sent < len(data):
+                self._sending = True
+                try:
                     await self._waits.writable()
-                    sent += self._send_some(data[sent:])
-            finally:
-                self._sending = False
+                finally:
+                    self._sending = False
+                sent += self.send_nowait(data[sent:])
 
     def send_nowait(self, item: bytes | memoryview) -> int:
         """Send what the kernel takes at once, and return how many bytes that was, perhaps none.
@@ -160,26 +166,20 @@ class TCPStream(SocketStream):
         """
         if self._sending:
             raise BusyResourceError("sending to")
-        return self._send_some(item)
-
-    def _send_some(self, item: bytes | memoryview) -> int:
-        self._check_open()
+        if self._closed:
+            raise ClosedResourceError
         try:
             sent = self._socket.send(item)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise self._failed(error) from error
-        moved(sent)
+        work.moved += sent
         return sent
 
     @staticmethod
     def _failed(error: OSError) -> BrokenResourceError:
         return BrokenResourceError(f"the TCP connection broke: {error.strerror or error}")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError
 
     async def send_eof(self) -> None:
         """Finish sending (FIN); receiving goes on. What breaks here is told by the next receive."""
@@ -188,7 +188,8 @@ class TCPStream(SocketStream):
 
     def send_eof_nowait(self) -> None:
         """As `send_eof`, which never has to wait."""
-        self._check_open()
+        if self._closed:
+            raise ClosedResourceError
         if self._sending:
             raise BusyResourceError("sending to")
         try:
@@ -302,6 +303,14 @@ async def _connect(address: Address) -> TCPStream:
 # --- listening ----------------------------------------------------------------------------------------------
 
 
+class Starts(Protocol):
+    """What a task group does, as far as it is needed here."""
+
+    def start_soon(self, func: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any) -> object:
+        """Run the function as a task."""
+        ...
+
+
 class TCPListener(Listener[TCPStream]):
     """Accepts connections, on one or more sockets. Made by `listen_tcp`."""
 
@@ -314,7 +323,7 @@ class TCPListener(Listener[TCPStream]):
             self._waits.append(waits_for(sock, partial(_accept, sock)))
         self._closed = False
 
-    async def serve(self, handler: Callable[[TCPStream], Any], task_group: TaskGroup | None = None) -> None:
+    async def serve(self, handler: Callable[[TCPStream], Any], task_group: Starts | None = None) -> None:
         """Accept for ever, and start `handler` for each connection, in `task_group` or in one of its own.
 
         A lack of descriptors or memory is logged and waited out. What a handler raises ends it all.
@@ -328,7 +337,7 @@ class TCPListener(Listener[TCPStream]):
                 own.start_soon(self._accept_all, waits, handler, task_group or own)
 
     async def _accept_all(
-        self, waits: Waits[socket.socket], handler: Callable[[TCPStream], Any], handlers: TaskGroup
+        self, waits: Waits[socket.socket], handler: Callable[[TCPStream], Any], handlers: Starts
     ) -> None:
         while not self._closed:
             await take_turn()

@@ -29,7 +29,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
 from ._tcp import TCPStream
-from ._turns import WriteLock, give_turn, take_turn
+from ._turns import TURN, WriteLock, give_turn, take_turn, work
 
 # What one read takes from the transport, one receive hands out at most, and one write encrypts at a time:
 # asyncio's own TLS has the same bound (`asyncio.constants.SSL_READ_MAX_SIZE`).
@@ -88,6 +88,7 @@ class TLSStream(ByteStream):
         self._lock = WriteLock()
         self._held = 0  # bytes at the head of _outgoing that need not go before the next send: session tickets
         self._receiving = False
+        self._fed = True  # the engine may have something that has not been decrypted
         self._ended = False  # the peer's end of stream has been read
         self._closed = False
         self._failure: _Failure | None = None  # of both directions
@@ -158,7 +159,7 @@ class TLSStream(ByteStream):
                 self._engine.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await self._feed()
+                await self._read_more()
                 if self._ended:
                     self._incoming.write_eof()  # the engine words it
             except ssl.SSLError:
@@ -207,25 +208,20 @@ class TLSStream(ByteStream):
         if self._receiving:
             raise BusyResourceError("receiving from")
         self._receiving = True
+        limit = min(max_bytes, _BATCH)
         try:
-            return await self._receive(min(max_bytes, _BATCH))
+            while True:
+                if self._ended and not self._closed:
+                    raise EndOfStream
+                if self._closed or self._failure is not None:
+                    self._check_usable()
+                if not self._fed:
+                    await self._read_more()
+                # Before the return nothing is awaited: data once decrypted cannot be lost to a cancellation.
+                elif data := self._decrypt(limit):
+                    return data
         finally:
             self._receiving = False
-
-    async def _receive(self, limit: int) -> bytes:
-        self._check_receivable()
-        if not (self._incoming.pending or self._engine.pending()):
-            await self._read_more()
-        # From here to the return of data nothing is awaited: data once decrypted cannot be lost to a cancellation.
-        while not (data := self._decrypt(limit)):
-            self._check_receivable()
-            await self._read_more()
-        return data
-
-    def _check_receivable(self) -> None:
-        if self._ended and not self._closed:
-            raise EndOfStream
-        self._check_usable()
 
     def _decrypt(self, limit: int) -> bytes:
         """All whole records that are there. An error among them is kept until what was before it is received."""
@@ -238,28 +234,28 @@ class TLSStream(ByteStream):
                     self._ended = True
                     break
                 size += count
-                if not (self._incoming.pending or self._engine.pending()):
-                    break  # another try would only raise SSLWantReadError, at some cost
+                # A read brings one record at most: if there was room for more, it was the whole of it.
+                if size < limit and not self._incoming.pending:
+                    self._fed = False  # another try would only raise SSLWantReadError, at some cost
+                    break
         except ssl.SSLWantReadError:
-            pass
+            self._fed = False
         except ssl.SSLError as error:
             what = _TRUNCATED if is_truncation(error) else _worded("what was received is not valid TLS", error)
             self._fail(what, error)
         return bytes(buffer[:size])
 
     async def _read_more(self) -> None:
+        """Hand the engine what the transport brings next, or its end."""
         if self._outgoing.pending > self._held and not self._torn:
             await self._answer()
-        await give_turn()  # as there may be no end of records that bring nothing
-        await self._feed()
-        if self._closed:
-            raise ClosedResourceError
-
-    async def _feed(self) -> None:
-        """Hand the engine what the transport brings next, or its end."""
+        if work.moved >= TURN:  # there may be no end of records that bring nothing
+            await give_turn()
         try:
-            data = await self._read()
+            self._incoming.write(await self._read())
+            self._fed = True
         except EndOfStream:
+            self._fed = True
             if self._standard_compatible:
                 self._incoming.write_eof()  # the engine knows whether there was a close_notify
             else:
@@ -268,8 +264,6 @@ class TLSStream(ByteStream):
             self._check_usable()
             self._fail(_worded("the transport broke while receiving", error), error)
             self._check_usable()
-        else:
-            self._incoming.write(data)
 
     async def _answer(self) -> None:
         """Send what reading has made the engine write; a sender that is at work sends it along."""
@@ -308,10 +302,14 @@ class TLSStream(ByteStream):
 
     async def send_on(self, item: bytes | bytearray | memoryview) -> None:
         """As `send`, for one who has just taken a turn."""
-        await self._lock.acquire()
+        if self._lock.locked:
+            await self._lock.acquire()
+        else:
+            self._lock.locked = True
         try:
-            self._check_usable()
-            self._raise(self._send_failure)
+            if self._closed or self._failure is not None or self._send_failure is not None:
+                self._check_usable()
+                self._raise(self._send_failure)
             for part in _parts(item):
                 self._encrypt(part)
                 await self._flush()
@@ -331,7 +329,8 @@ class TLSStream(ByteStream):
         while self._outgoing.pending:
             self._held = 0
             try:
-                await give_turn()  # for what is sent in many parts
+                if work.moved >= TURN:  # it is sent in many parts
+                    await give_turn()
                 data = self._outgoing.read()
                 sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
                 if sent < len(data):

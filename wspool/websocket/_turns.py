@@ -12,56 +12,55 @@ from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if
 
 # Bytes that may be moved without a turn for the other tasks, by all streams together, so that no loop over many of
 # them starves anybody: a fraction of a millisecond. A new session beside a bulk transfer waits for a dozen turns.
-_TURN = 128 * 1024
+TURN = 128 * 1024
 # What an operation counts for beside its bytes: its overhead takes about as long as moving so many.
 _OPERATION = 16 * 1024
 
 
 class _Work:
-    """Done since the last turn."""
+    """Of all streams together, since the last turn."""
 
-    bytes = 0
+    __slots__ = ("moved",)
+
+    def __init__(self) -> None:
+        self.moved = 0
+        """Bytes, counted by whoever moves them; 0 after any wait, in which all others had their turn."""
 
 
-def moved(size: int) -> None:
-    """So many bytes have been moved."""
-    _Work.bytes += size
-
-
-def had_turn() -> None:
-    """The caller has just waited for something, and so did all others have their turn."""
-    _Work.bytes = 0
+# An object, as a module cannot share a number; no function, as this is counted several times for each message.
+work = _Work()
 
 
 async def take_turn() -> None:
     """Before an operation: a cancellation ends it here, with nothing done."""
-    _Work.bytes += _OPERATION
-    if _Work.bytes < _TURN:
-        await checkpoint_if_cancelled()
+    if turn_is_due():
+        await checkpoint()
     else:
-        _Work.bytes = 0
-        await checkpoint()
+        await checkpoint_if_cancelled()
 
 
-async def take_turn_if_due() -> None:
-    """As `take_turn`, where a cancellation may wait until something has to be waited for, or a turn is due."""
-    _Work.bytes += _OPERATION
-    if _Work.bytes >= _TURN:
-        _Work.bytes = 0
-        await checkpoint()
+def turn_is_due() -> bool:
+    """Before an operation: whether it has to begin with a checkpoint. It need not look for a cancellation else."""
+    work.moved += _OPERATION
+    if work.moved < TURN:
+        return False
+    work.moved = 0
+    return True
 
 
 async def give_turn() -> None:
-    """In the middle of a long operation that must not be torn: a scope's cancellation has to wait for the next one."""
-    if _Work.bytes >= _TURN:
-        _Work.bytes = 0
-        await cancel_shielded_checkpoint()
+    """In the middle of a long operation that must not be torn: a scope's cancellation has to wait for the next one.
+
+    When `TURN` bytes were moved.
+    """
+    work.moved = 0
+    await cancel_shielded_checkpoint()
 
 
 class WriteLock:
     """One writer at a time, first come first served: `anyio.Lock`, but a free one costs next to nothing, and not 4 µs.
 
-    Who has acquired it may release it from any task.
+    Who has acquired it may release it from any task. A free one is acquired as well by setting `locked`.
     """
 
     __slots__ = ("_queue", "locked")

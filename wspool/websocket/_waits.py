@@ -16,7 +16,7 @@ import anyio
 from anyio import ClosedResourceError
 
 from .._backend import in_trio
-from ._turns import had_turn
+from ._turns import work
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -82,10 +82,6 @@ class _Keeps(Generic[T]):
             raise kept
         return kept
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedResourceError
-
 
 def _nothing() -> None:
     """In place of an attempt that knows its stream: a closed one is not left to the garbage collector."""
@@ -106,8 +102,9 @@ class AsyncioWaits(_Keeps[T]):
         self._writer: asyncio.Future[None] | None = None
 
     async def read(self) -> T:
-        while (result := self._take()) is None:
-            self._check_open()
+        while (kept := self.kept) is None:
+            if self._closed:
+                raise ClosedResourceError
             if not self._watched:
                 self._loop.add_reader(self._fd, self._on_readable)
                 self._watched = True
@@ -116,7 +113,11 @@ class AsyncioWaits(_Keeps[T]):
                 await self._reader
             finally:
                 self._reader = None
-            had_turn()
+            work.moved = 0
+        self.kept = None
+        if isinstance(kept, Exception):
+            raise kept
+        result: T = kept
         return result
 
     def _on_readable(self) -> None:
@@ -146,7 +147,7 @@ class AsyncioWaits(_Keeps[T]):
             self._writer = None
             if not self._closed:
                 self._loop.remove_writer(self._fd)
-        had_turn()
+        work.moved = 0
 
     def close(self) -> None:
         if self._closed:
@@ -185,21 +186,23 @@ class AnyioWaits(_Keeps[T]):
         return result
 
     async def _readable(self) -> None:
-        self._check_open()
+        if self._closed:
+            raise ClosedResourceError
         self._reading = True
         try:
             await anyio.wait_readable(self._socket)
         finally:
             self._reading = False
             self._close_if_unused()
-        had_turn()
-        self._check_open()
+        work.moved = 0
+        if self._closed:
+            raise ClosedResourceError
 
     async def writable(self) -> None:
         self._writing = True
         try:
             await anyio.wait_writable(self._socket)
-            had_turn()
+            work.moved = 0
         finally:
             self._writing = False
             self._close_if_unused()

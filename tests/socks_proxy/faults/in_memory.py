@@ -55,7 +55,7 @@ class Link(ByteStream):
         self._far = far
         self._reset = False
         self.raw_socket = self
-        self.receive_on = self.receive_later = self.receive
+        self.receive_on = self.receive
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         return bytes(await self._memory.receive(max_bytes))

@@ -51,7 +51,7 @@ def substituted(network: Network, sweep_interval: float) -> Generator[dict[str, 
         patch.setattr(sweeper, "_INTERVAL", sweep_interval)
         # Those of tunnels are walked through, and a set of objects has an order of its own in each process.
         patch.setattr(sweeper, "set", _OrderedSet, raising=False)
-        patch.setattr(_turns._Work, "bytes", 0)
+        patch.setattr(_turns.work, "moved", 0)
         patch.setattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr(trio_run, "_r", random.Random(network.seed))
         random.seed(network.seed)

@@ -76,8 +76,7 @@ def read_address(data: bytes | bytearray, start: int = 0) -> tuple[Address, int]
     if len(data) < end:
         return None
     raw = bytes(data[first : end - 2])
-    # ip_address() takes packed addresses by their length.
-    host = _read_name(raw) if kind == _NAME else ip_address(raw)
+    host = _read_name(raw) if kind == _NAME else IPv4Address(raw) if kind == _IPV4 else IPv6Address(raw)
     return Address(host, int.from_bytes(data[end - 2 : end], "big")), end
 
 

@@ -30,6 +30,7 @@ from .session_log import SessionRecord
 from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
 from .sweeper import Sweeper
 from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .settings import ClientSettings
@@ -72,10 +73,12 @@ async def run_client(
         tasks.start_soon(end.sweeper.run)
         async with end.pool:
             async with anyio.create_task_group() as sessions:
-                tasks.start_soon(accept_all, listener, end.handle, sessions)
+                workers = Workers(sessions)
+                tasks.start_soon(accept_all, listener, end.handle, workers)
                 ready(f"socks5://{listening_on(listener)}")
                 await stop.wait()
                 await listener.aclose()
+                workers.close()
                 sessions.cancel_scope.deadline = anyio.current_time() + settings.grace
         tasks.cancel_scope.cancel()
 
@@ -164,9 +167,11 @@ class _ClientEnd:
     async def _handle(self, stream: TCPStream) -> None:
         socks = Socks5Server(self._methods)
         record = SessionRecord(id=f"c{next(self._numbers)}", role="client")
-        asked = None
-        with anyio.move_on_after(self._settings.greeting_timeout):
+        self.sweeper.close_at[stream] = time.monotonic() + self._settings.greeting_timeout
+        try:
             asked = await self._negotiate(stream, socks, record)
+        finally:
+            del self.sweeper.close_at[stream]
         if asked is None:
             return
         record.destination = str(asked.address)
@@ -293,7 +298,8 @@ class _ClientEnd:
             return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
         await self._open(session, tunnel, now)
         if not session.refused:
-            await session.carry_unless_stopped()
+            with session.stoppable():
+                await session.carry()
             await session.until(lambda: session.over or session.refused)
         return session.answer if isinstance(session.answer, SessionRefused) and not session.given_up else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -24,27 +24,25 @@ class DialFailed(Exception):
         self.code = code
 
 
-async def dial(address: Address, policy: Policy, *, dial_timeout: float, lookup_timeout: float) -> TCPStream:
-    """Connect to the address, if the policy allows it.
+async def dial(address: Address, policy: Policy, *, lookup_timeout: float) -> TCPStream:
+    """Connect to the address, if the policy allows it. Set the time limit for it outside.
 
     Raises:
         DialFailed: With the code for the client.
     """
     if not address.port:
         raise DialFailed(Code.BAD_REQUEST, "there is no port 0")
-    with anyio.move_on_after(dial_timeout):
-        found = await _look_up(address, lookup_timeout)
-        refusals = [policy.refusal(address.host, each.address, address.port) for each in found]
-        allowed = [each.target for each, refusal in zip(found, refusals, strict=True) if refusal is None]
-        if not allowed:
-            raise DialFailed(Code.DENIED, str(refusals[0]))
-        try:
-            return await connect_any(allowed)
-        except OSError as error:
-            errors = list(_singles(error))
-            code = best_informed([code_of_errno(each.errno) for each in errors])
-            raise DialFailed(code, ", ".join(dict.fromkeys(each.strerror or str(each) for each in errors))) from error
-    raise DialFailed(Code.TIMED_OUT, f"no address of {address.host} answered within {dial_timeout:g} s")
+    found = await _look_up(address, lookup_timeout)
+    refusals = [policy.refusal(address.host, each.address, address.port) for each in found]
+    allowed = [each.target for each, refusal in zip(found, refusals, strict=True) if refusal is None]
+    if not allowed:
+        raise DialFailed(Code.DENIED, str(refusals[0]))
+    try:
+        return await connect_any(allowed)
+    except OSError as error:
+        errors = list(_singles(error))
+        code = best_informed([code_of_errno(each.errno) for each in errors])
+        raise DialFailed(code, ", ".join(dict.fromkeys(each.strerror or str(each) for each in errors))) from error
 
 
 class _Found(NamedTuple):
@@ -84,6 +82,8 @@ def bound_address(stream: TCPStream) -> Address:
 
 def local_address(sock: socket.socket) -> Address:
     """What a socket is bound to."""
-    host, port, *_ = sock.getsockname()
-    address = ip_address(host.partition("%")[0])
-    return Address(address if isinstance(address, IPv4Address) else address.ipv4_mapped or address, port)
+    host, port, *more = sock.getsockname()
+    if not more:
+        return Address(IPv4Address(socket.inet_aton(host)), port)
+    address = IPv6Address(host.partition("%")[0])
+    return Address(address.ipv4_mapped or address, port)

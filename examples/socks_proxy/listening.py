@@ -12,9 +12,10 @@ from wspool.websocket import TCPListener, TCPStream
 
 from .addresses import Address
 from .dial import local_address
+from .workers import Workers
 
 
-async def accept_all(listener: TCPListener, handler: Callable[[TCPStream], Any], tasks: TaskGroup) -> None:
+async def accept_all(listener: TCPListener, handler: Callable[[TCPStream], Any], tasks: TaskGroup | Workers) -> None:
     """Handle connections in `tasks`, until the listener is closed."""
     try:
         await listener.serve(handler, tasks)

@@ -33,6 +33,7 @@ from .session import ServerTunnel
 from .session_log import SessionRecord
 from .sweeper import Sweeper
 from .tunnel import WEBSOCKET_SETTINGS, Tunnel, new_machine
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .settings import ServerSettings
@@ -93,7 +94,7 @@ class _ServerEnd:
     def __init__(self, settings: ServerSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
         self._settings = settings
         self._context = context
-        self._tasks = tasks
+        self._workers = Workers(tasks)
         self._front = Front(settings.path, settings.token, settings.fallback_dir, settings.fallback_url)
         self._numbers = itertools.count(1)
         self._connections = 0
@@ -175,7 +176,7 @@ class _ServerEnd:
         record = SessionRecord(id=f"s{next(self._numbers)}", role="server", destination=str(request.address))
         session = Session(request.address, record, Code.RESET_BY_DESTINATION)
         tunnel.begin(session)
-        self._tasks.start_soon(self._session, tunnel, session, request)
+        self._workers.start_soon(self._session, tunnel, session, request)
 
     async def _session(self, tunnel: Tunnel, session: Session, request: Open) -> None:
         self._sessions += 1
@@ -222,12 +223,12 @@ class _ServerEnd:
             if self._sessions > settings.max_sessions:
                 raise DialFailed(Code.LIMIT_REACHED, f"there are {settings.max_sessions} sessions")
             timeout = min(settings.dial_timeout, request.deadline / 10 or settings.dial_timeout)
-            with anyio.CancelScope() as session.dial_scope:
+            with anyio.move_on_after(timeout) as session.dial_scope:
                 if not tunnel.runs(session):  # it was cancelled before this task began
                     session.dial_scope.cancel()
-                session.local = await dial(
-                    session.address, settings.policy, dial_timeout=timeout, lookup_timeout=settings.lookup_timeout
-                )
+                session.local = await dial(session.address, settings.policy, lookup_timeout=settings.lookup_timeout)
+            if session.local is None and session.dial_scope.deadline <= anyio.current_time():
+                raise DialFailed(Code.TIMED_OUT, f"no address of {session.address.host} answered within {timeout:g} s")
         except DialFailed as error:
             session.failed(error.code, str(error))
             await tunnel.say(machine.dial_failed(number, error.code, str(error), now=time.monotonic()))

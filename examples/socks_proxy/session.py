@@ -67,6 +67,9 @@ class End(Enum):
     RESET = "It was cut off, by RESET or REFUSED: nothing more comes, and nothing more is wanted. Next: NONE."
 
 
+NONE, FIN, RESET = End
+
+
 class TunnelState(Enum):
     """What a tunnel is doing, for logs and tests."""
 
@@ -94,13 +97,15 @@ class _Tunnel:
     def __init__(self, now: float, *, max_age: float = MAX_AGE) -> None:
         self.session = 0
         """The session that runs, or the last one; 0 before the first."""
-        self.sent = End.NONE
-        self.got = End.NONE
+        self.sent = NONE
+        self.got = NONE
         self.opening = False
         """The session has begun, and the server has not said that it has dialled."""
         self.closed = False
         self.going_away = False
         """One of the ends has said GOAWAY."""
+        self.wants_packets = True
+        """Whether to read the tunnel, as far as this machine can tell."""
         self.round_trip = 0.0
         """Seconds that the last ping took; 0 before there was one."""
         self._retires_at = now + max_age
@@ -121,17 +126,12 @@ class _Tunnel:
     @property
     def is_idle(self) -> bool:
         """Whether both ends of the last session are out, if there was one."""
-        return not self.session or (self.sent is not End.NONE and self.got is not End.NONE)
+        return not self.session or (self.sent is not NONE and self.got is not NONE)
 
     @property
     def may_send(self) -> bool:
         """Whether local data would go out; if not, it need not be read."""
-        return not self.closed and self.session > 0 and self.sent is End.NONE
-
-    @property
-    def wants_packets(self) -> bool:
-        """Whether to read the tunnel, as far as this machine can tell."""
-        return True
+        return not self.closed and self.session > 0 and self.sent is NONE
 
     @property
     def next_deadline(self) -> float | None:
@@ -144,7 +144,7 @@ class _Tunnel:
             return TunnelState.CLOSED
         if self.is_idle:
             return TunnelState.IDLE
-        if self.sent is End.RESET:
+        if self.sent is RESET:
             return TunnelState.DRAINING
         return TunnelState.OPENING if self.opening else TunnelState.OPEN
 
@@ -165,7 +165,7 @@ class _Tunnel:
     def local_end(self, session: int) -> list[Effect]:
         """The local side has said all; it goes on listening."""
         if session == self.session and self.may_send:
-            self.sent = End.FIN
+            self.sent = FIN
             self._effects.append(Send(Fin(session)))
         return self._take()
 
@@ -178,14 +178,14 @@ class _Tunnel:
 
     def _abort(self, code: int, text: str) -> None:
         self._local = False
-        if self.sent is not End.RESET:
+        if self.sent is not RESET:
             self._cut_off(Reset(self.session, code, text))
 
     def _cut_off(self, packet: Reset | Refused) -> None:
         """End our direction, and drop what comes in the other, within the budget (protocol rule 4)."""
-        self.sent = End.RESET
+        self.sent = RESET
         self._effects.append(Send(packet))
-        if self.got is End.NONE:
+        if self.got is NONE:
             self._drain_left = DRAIN_BYTES
             self._drain_deadline = self._now + max(DRAIN_TIME, DRAIN_ROUND_TRIPS * self.round_trip)
 
@@ -278,11 +278,11 @@ class _Tunnel:
     def _expect(self, session: int, what: str) -> None:
         if session != self.session:
             raise _Violation(f"{what} of session {session} in session {self.session}")
-        if self.got is not End.NONE:
+        if self.got is not NONE:
             raise _Violation(f"{what} after {self.got.name} in session {session}")
 
     def _receive_data(self, payload: bytes | memoryview) -> None:
-        if self.sent is not End.RESET:
+        if self.sent is not RESET:
             self._effects.append(Deliver(self.session, payload))
             return
         self._drain_left -= len(payload)
@@ -291,8 +291,8 @@ class _Tunnel:
             raise _Violation(reason, CloseCode.DRAIN_BUDGET_SPENT)
 
     def _receive_fin(self) -> None:
-        self._set_got(End.FIN)
-        if self.sent is not End.RESET:
+        self._set_got(FIN)
+        if self.sent is not RESET:
             self._effects.append(EndLocal(self.session))
 
     def _receive_reset(self, packet: Reset) -> None:
@@ -300,14 +300,14 @@ class _Tunnel:
             # It crossed our end, and the next session has begun (protocol rule 7). There is only one.
             self._late_reset = 0
             return
-        if packet.session != self.session or self.got is End.RESET:
+        if packet.session != self.session or self.got is RESET:
             raise _Violation(f"RESET of session {packet.session} in session {self.session}, got {self.got.name}")
         was_idle = self.is_idle
-        self._set_got(End.RESET)
+        self._set_got(RESET)
         if was_idle:
             return
-        if self.sent is End.NONE:
-            self.sent = End.RESET
+        if self.sent is NONE:
+            self.sent = RESET
             self._effects.append(Send(Reset(self.session, Code.CANCELLED)))
         self._abort_local(packet.code, packet.text)
 
@@ -323,9 +323,9 @@ class _Tunnel:
     # --- small parts ----------------------------------------------------------------------------
 
     def _begin(self, session: int) -> None:
-        self._late_reset = self.session if self.got is End.FIN else 0
+        self._late_reset = self.session if self.got is FIN else 0
         self.session = session
-        self.sent = self.got = End.NONE
+        self.sent = self.got = NONE
         self.opening = True
         self._local = False
 
@@ -389,9 +389,9 @@ class ClientTunnel(_Tunnel):
             self._receive_refused(packet)
 
     def _receive_refused(self, packet: Refused) -> None:
-        self._set_got(End.RESET)
-        if self.sent is End.NONE:
-            self.sent = End.FIN
+        self._set_got(RESET)
+        if self.sent is NONE:
+            self.sent = FIN
             self._effects.append(Send(Fin(self.session)))
         self._refuse_local(packet.code, packet.text, packet.retry_is_safe)
 
@@ -417,11 +417,6 @@ class ServerTunnel(_Tunnel):
         self._early = bytearray()
 
     @property
-    def wants_packets(self) -> bool:
-        """Whether there is room for early data: the tunnel is read on while the server dials, but not without end."""
-        return len(self._early) < EARLY_BYTES
-
-    @property
     def may_send(self) -> bool:
         """Whether local data would go out: from the dial's success until an end."""
         return super().may_send and not self.opening
@@ -438,7 +433,7 @@ class ServerTunnel(_Tunnel):
         early = self._take_early()
         if early:
             self._effects.append(Deliver(session, early))
-        if self.got is End.FIN:
+        if self.got is FIN:
             self._effects.append(EndLocal(session))
         return self._take()
 
@@ -456,6 +451,7 @@ class ServerTunnel(_Tunnel):
 
     def _take_early(self) -> bytes:
         early, self._early = bytes(self._early), bytearray()
+        self.wants_packets = True
         return early
 
     def _abort(self, code: int, text: str) -> None:
@@ -497,11 +493,13 @@ class ServerTunnel(_Tunnel):
     def _receive_data(self, payload: bytes | memoryview) -> None:
         if self.opening:
             self._early += payload
+            # The tunnel is read on while the server dials, but not without end.
+            self.wants_packets = len(self._early) < EARLY_BYTES
         else:
             super()._receive_data(payload)
 
     def _receive_fin(self) -> None:
         if self.opening:
-            self._set_got(End.FIN)
+            self._set_got(FIN)
         else:
             super()._receive_fin()

@@ -1,4 +1,4 @@
-"""SHELL. One task that looks at the clock for all tunnels of a process, in place of a timer for each of them."""
+"""SHELL. One task that looks at the clock for everything in a process, in place of a timer for each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import time
 
 import anyio
+
+from wspool.websocket import TCPStream
 
 from .tunnel import Tunnel
 
@@ -20,6 +22,8 @@ class Sweeper:
 
     def __init__(self) -> None:
         self.tunnels = set[Tunnel]()
+        self.close_at = dict[TCPStream, float]()
+        """Connections that have so long; whoever uses one gets ClosedResourceError."""
 
     async def watch(self, tunnel: Tunnel) -> None:
         """Read a tunnel until it ends, and look at the clock for it meanwhile. It takes no other one along."""
@@ -37,6 +41,8 @@ class Sweeper:
             while True:
                 await anyio.sleep(_INTERVAL)
                 now = time.monotonic()
+                for stream in [stream for stream, deadline in self.close_at.items() if deadline <= now]:
+                    stream.close()
                 for tunnel in [each for each in self.tunnels if each.is_due(now)]:
                     # A tunnel whose far end does not read must not keep the others waiting.
                     ticks.start_soon(self._tick, tunnel, now)

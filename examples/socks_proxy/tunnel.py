@@ -36,7 +36,8 @@ from .relay import GONE, STALL_TIMEOUT, Session
 from .session import MAX_AGE, ClientTunnel, ServerTunnel
 
 StartDialling: TypeAlias = Callable[["Tunnel", Open], Awaitable[None]]
-LocalEffect: TypeAlias = Deliver | EndLocal | AbortLocal | SessionOpened | SessionRefused | CancelDial
+_Rare: TypeAlias = EndLocal | AbortLocal | SessionOpened | SessionRefused | CancelDial
+_Other: TypeAlias = Deliver | _Rare | StartDial | CloseTunnel
 
 # Keepalive is the tunnel's own: a ping of the protocol below would say nothing about the other end's machine.
 WEBSOCKET_SETTINGS = WebSocketSettings(
@@ -159,9 +160,12 @@ class Tunnel:
         Only data waits for what is being sent already, so that whoever reads the tunnel never waits for its writer.
         """
         # The effects are this one's, though it may be settled by another fact while the packets go out.
-        session = self._session
-        packets = [effect.packet for effect in effects if isinstance(effect, Send)]
-        others = [effect for effect in effects if not isinstance(effect, Send)]
+        session, packets, others = self._session, list[Packet](), list[_Other]()
+        for effect in effects:
+            if isinstance(effect, Send):
+                packets.append(effect.packet)
+            else:
+                others.append(effect)
         self._acting += bool(others)
         try:
             if packets and not self.lost:
@@ -173,7 +177,8 @@ class Tunnel:
         finally:
             self._acting -= bool(others)
         self._settle()
-        self._make_room()
+        if self._room is not None:
+            self._make_room()
 
     def _cannot_wait(self, packets: list[Packet]) -> bool:
         if self._sending.locked:  # whoever sends already takes it along
@@ -184,7 +189,10 @@ class Tunnel:
     async def _send_all(self) -> None:
         """Send the outbox, with what other tasks have put there: the order is that of the facts."""
         try:
-            await self._sending.acquire()
+            if self._sending.locked:
+                await self._sending.acquire()
+            else:
+                self._sending.locked = True
             try:
                 while self._outbox:
                     packets, self._outbox = self._outbox, []
@@ -199,7 +207,7 @@ class Tunnel:
             self.lost = self.lost or "a send was cut off"
             raise
 
-    async def _do(self, effect: LocalEffect | StartDial | CloseTunnel, session: Session | None) -> None:
+    async def _do(self, effect: _Other, session: Session | None) -> None:
         match effect:
             case StartDial(request):
                 assert self._dial is not None, "only a server's machine says this"
@@ -208,13 +216,15 @@ class Tunnel:
                 self.lost = self.lost or reason
                 await self.websocket.aclose(close_code, reason)
             case _:
-                if session is not None and session.number == effect.session:
+                if session is None or session.number != effect.session:
+                    return
+                if isinstance(effect, Deliver):
+                    await self._deliver(session, effect.payload)
+                else:
                     await self._do_locally(effect, session)
 
-    async def _do_locally(self, effect: LocalEffect, session: Session) -> None:
+    async def _do_locally(self, effect: _Rare, session: Session) -> None:
         match effect:
-            case Deliver(_, payload):
-                await self._deliver(session, payload)
             case EndLocal():
                 if session.local is not None:
                     await session.end()
@@ -268,11 +278,12 @@ class Tunnel:
                 raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
             packet = self._reader.feed(part.data, part.finished)
             if packet is not None:
-                await self._wait_for_room()  # held meanwhile
+                session = self._session
+                if not self.machine.wants_packets or (session is not None and session.held):
+                    await self._wait_for_room()
                 await self.say(self.machine.receive(packet, now))
                 if len(self._outbox) > _MAX_UNSENT:
                     raise PacketError("it asks for ever more and reads nothing", CloseCode.POLICY_VIOLATION)
-                await self._wait_for_room()
 
     async def _wait_for_room(self) -> None:
         """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""

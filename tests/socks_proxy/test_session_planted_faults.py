@@ -30,22 +30,22 @@ class Fault:
 
 
 FAULTS = [
-    Fault("an end is sent twice", _Tunnel, "local_end", "self.sent = End.FIN", "pass"),
+    Fault("an end is sent twice", _Tunnel, "local_end", "self.sent = FIN", "pass"),
     Fault("data goes out after the end", _Tunnel, "local_data", "self.may_send", "self.session"),
     Fault("an abort tells nobody", _Tunnel, "_cut_off", "self._effects.append(Send(packet))", "pass"),
-    Fault("an abort after FIN tells nobody", _Tunnel, "_abort", "is not End.RESET", "is End.NONE"),
-    Fault("what is drained is delivered", _Tunnel, "_receive_data", "self.sent is not End.RESET", "True"),
-    Fault("the end of what is drained is told", _Tunnel, "_receive_fin", "self.sent is not End.RESET", "True"),
+    Fault("an abort after FIN tells nobody", _Tunnel, "_abort", "is not RESET", "is NONE"),
+    Fault("what is drained is delivered", _Tunnel, "_receive_data", "self.sent is not RESET", "True"),
+    Fault("the end of what is drained is told", _Tunnel, "_receive_fin", "self.sent is not RESET", "True"),
     Fault("FIN is not told", _Tunnel, "_receive_fin", "self._effects.append", "list"),
     Fault(
         "FIN ends both directions",
         _Tunnel,
         "_receive_fin",
-        "self._set_got(End.FIN)",
-        "self._set_got(End.FIN); self.sent = End.FIN",
+        "self._set_got(FIN)",
+        "self._set_got(FIN); self.sent = FIN",
     ),
-    Fault("RESET is not answered", _Tunnel, "_receive_reset", "self.sent is End.NONE", "False"),
-    Fault("RESET is answered twice", _Tunnel, "_receive_reset", "self.sent is End.NONE", "True"),
+    Fault("RESET is not answered", _Tunnel, "_receive_reset", "self.sent is NONE", "False"),
+    Fault("RESET is answered twice", _Tunnel, "_receive_reset", "self.sent is NONE", "True"),
     Fault(
         "RESET leaves the local side", _Tunnel, "_receive_reset", "self._abort_local(packet.code, packet.text)", "pass"
     ),
@@ -77,10 +77,8 @@ FAULTS = [
     ),
     Fault("a stale fact hits the session that runs", _Tunnel, "local_abort", "session == self.session and", "", _TWICE),
     Fault("the next session inherits a local side", _Tunnel, "_begin", "self._local = False", "pass", _TWICE),
-    Fault(
-        "a session begins half over", _Tunnel, "is_idle", "self.sent is not End.NONE and self.got", "self.got", _TWICE
-    ),
-    Fault("REFUSED is not answered", ClientTunnel, "_receive_refused", "self.sent is End.NONE", "False"),
+    Fault("a session begins half over", _Tunnel, "is_idle", "self.sent is not NONE and self.got", "self.got", _TWICE),
+    Fault("REFUSED is not answered", ClientTunnel, "_receive_refused", "self.sent is NONE", "False"),
     Fault(
         "REFUSED tells nobody",
         ClientTunnel,
@@ -100,7 +98,7 @@ FAULTS = [
         "self._early[:0] = payload",
         Bounds(1, up=2, down=0),
     ),
-    Fault("an early end is lost", ServerTunnel, "dial_succeeded", "self.got is End.FIN", "False"),
+    Fault("an early end is lost", ServerTunnel, "dial_succeeded", "self.got is FIN", "False"),
     Fault("early data reaches the next session", ServerTunnel, "_abort_local", "self._take_early()", "pass", _TWICE),
     Fault("refused early data reaches the next session", ServerTunnel, "_refuse", "self._take_early()", "pass", _TWICE),
     Fault(
@@ -131,7 +129,7 @@ FAULTS = [
         ServerTunnel,
         "_refuse",
         "self._cut_off(Refused(self.session, code, text, retry_is_safe))",
-        "self.sent = End.RESET",
+        "self.sent = RESET",
     ),
     Fault(
         "data from the destination before OPENED",

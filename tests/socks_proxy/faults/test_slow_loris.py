@@ -12,6 +12,8 @@ import trustme
 
 from examples.socks_proxy import front
 from examples.socks_proxy.codes import Code
+from examples.socks_proxy.effects import Effect
+from examples.socks_proxy.relay import Session
 from examples.socks_proxy.users import Users
 from tests.jumping_clock import jumping_clock
 from tests.socks_proxy.ends import exactly
@@ -243,12 +245,14 @@ async def test_a_server_that_does_not_answer_is_given_up_and_the_application_is_
 async def test_a_server_that_never_says_how_a_session_went_is_given_up() -> None:
     """The time limit is told to the server, and there is a grace for its answer."""
 
-    async def never(*_: object, **__: object) -> None:
-        await anyio.sleep_forever()
+    async def never(_: object, __: object, session: Session, ___: object) -> list[Effect]:
+        with anyio.CancelScope() as session.dial_scope:
+            await anyio.sleep_forever()
+        return []
 
-    async with in_memory(client={"connect_timeout": 5}, server={"dial_timeout": 1000}) as world:
+    async with in_memory(client={"connect_timeout": 5}) as world:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("examples.socks_proxy.server.dial", never)
+            patch.setattr("examples.socks_proxy.server._ServerEnd._dial", never)
             with taking(10):
                 stream, code = await world.ask(ECHO)
             assert code == Code.TTL_EXPIRED

@@ -76,7 +76,7 @@ FAULTS = [
         "_settle",
         "self.machine.is_idle",
         "self.machine.got.name != 'NONE'",
-        "tunnels|has failed",
+        "tunnels|has failed|a session at the server",
     ),
     Fault("a tunnel is used once", Tunnel, "may_begin", "not self.lost", "not self.sessions", "tunnels"),
     Fault(

@@ -21,8 +21,8 @@ class Sweeper:
     """Watches tunnels, in the tasks of its owner."""
 
     def __init__(self) -> None:
-        self.tunnels = set[Tunnel]()
-        self.close_at = dict[TCPStream, float]()
+        self.tunnels: set[Tunnel] = set()
+        self.close_at: dict[TCPStream, float] = {}
         """Connections that have so long; whoever uses one gets ClosedResourceError."""
 
     async def watch(self, tunnel: Tunnel) -> None:

@@ -94,7 +94,7 @@ class Tunnel:
         self._ticking = False
         self._acting = 0
         """How many `say` have something to tell the local side yet."""
-        self._outbox = list[bytes]()
+        self._outbox: list[bytes] = []
         """Packets that the machine has made, in its order."""
         self._sending = WriteLock()
         self._last_said = time.monotonic()
@@ -160,7 +160,10 @@ class Tunnel:
         Only data waits for what is being sent already, so that whoever reads the tunnel never waits for its writer.
         """
         # The effects are this one's, though it may be settled by another fact while the packets go out.
-        session, packets, others = self._session, list[Packet](), list[_Other]()
+        session = self._session
+        # Not `list[Packet]()`: that raises, and swallows, an AttributeError.
+        packets: list[Packet] = []
+        others: list[_Other] = []
         for effect in effects:
             if isinstance(effect, Send):
                 packets.append(effect.packet)

@@ -227,7 +227,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """
         if self._unsendable is not None:
             self._raise_unsendable()
-        batch = list[bytes]()
+        batch: list[bytes] = []
         size = 0
         try:
             for frame in frames:

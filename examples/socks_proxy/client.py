@@ -174,7 +174,7 @@ class _ClientEnd:
             del self.sweeper.close_at[stream]
         if asked is None:
             return
-        record.destination = str(asked.address)
+        record.destination = asked.address
         session = Session(asked.address, record, Code.LOCAL_CLIENT_GONE, stream)
         try:
             await self._serve(session, socks, stream)

@@ -70,6 +70,7 @@ class Session:
         """What the local side says may go into the tunnel."""
         self.over = False
         """Both directions have ended, or the tunnel has."""
+        self._when_over: Callable[[Session], None] | None = None
         self.dial_scope: anyio.CancelScope | None = None
         """Server: of the dial that runs."""
         self.given_up = False
@@ -134,6 +135,16 @@ class Session:
         """It is over on its tunnel."""
         self.over = True
         self.changed()
+        if self._when_over is not None:
+            act, self._when_over = self._when_over, None
+            act(self)
+
+    def when_over(self, act: Callable[[Session], None]) -> None:
+        """Act once, now or as soon as it is over."""
+        if self.over:
+            act(self)
+        else:
+            self._when_over = act
 
     def restart(self) -> None:
         """Forget a tunnel on which it could not begin."""

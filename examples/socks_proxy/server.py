@@ -173,7 +173,7 @@ class _ServerEnd:
     # --- sessions ---------------------------------------------------------------------------------------
 
     async def _start_dial(self, tunnel: Tunnel, request: Open) -> None:
-        record = SessionRecord(id=f"s{next(self._numbers)}", role="server", destination=str(request.address))
+        record = SessionRecord(id=f"s{next(self._numbers)}", role="server", destination=request.address)
         session = Session(request.address, record, Code.RESET_BY_DESTINATION)
         tunnel.begin(session)
         self._workers.start_soon(self._session, tunnel, session, request)
@@ -184,20 +184,26 @@ class _ServerEnd:
             opened = await self._dial(tunnel, session, request)
             if opened:
                 await self._relay(tunnel, session, opened)
-            await session.until(lambda: session.over)
         except Exception:
             _logger.exception("a session failed by an error in this program")
-            # Whoever reads it tells the session.
+            self._conclude(session)
             await anyio.aclose_forcefully(tunnel.websocket)
-        finally:
-            self._sessions -= 1
+        except BaseException:
+            self._conclude(session)
+            raise
+        else:
+            # Perhaps with the next OPEN only. No task waits for it.
+            session.when_over(self._conclude)
+
+    def _conclude(self, session: Session) -> None:
+        self._sessions -= 1
+        if not session.over:
+            session.failed(Code.CANCELLED, "the proxy ends")
+        session.conclude()
+        if session.local is not None:
             if not session.over:
-                session.failed(Code.CANCELLED, "the proxy ends")
-            session.conclude()
-            if session.local is not None:
-                if not session.over:
-                    reset_on_close(session.local)
-                session.local.close()
+                reset_on_close(session.local)
+            session.local.close()
 
     async def _relay(self, tunnel: Tunnel, session: Session, opened: list[Effect]) -> None:
         """OPENED goes out, then what came early goes to the destination, and what it says to the client."""

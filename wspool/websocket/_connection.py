@@ -18,7 +18,7 @@ from anyio import (
     typed_attribute,
 )
 from anyio.abc import ByteStream, ObjectStream
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._errors import ProtocolViolation, WebSocketClosed
 from ._masking import Buffer
@@ -33,7 +33,7 @@ from ._protocol import (
 )
 from ._settings import WebSocketSettings
 from ._tls import TLSStream
-from ._turns import WriteLock, turn_is_due
+from ._turns import WriteLock, turn, turn_is_due
 
 # What a TLS stream of ours, and an asyncio transport, can give at once.
 READ_SIZE = 256 * 1024
@@ -177,7 +177,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
     async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
         if turn_is_due():
-            await checkpoint()
+            await turn()
         if self._writer.locked:
             await self._writer.acquire()
         else:
@@ -293,7 +293,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         What is there already comes without a look for a cancellation, which is taken only from time to time.
         """
         if turn_is_due():
-            await checkpoint()
+            await turn()
         if self._reading:
             raise BusyResourceError("receiving from")
         if self._closing or self._broken is not None:

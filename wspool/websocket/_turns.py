@@ -7,8 +7,13 @@ A turn comes before an operation: asyncio's `Task.cancel()` gets through any shi
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from types import coroutine
+
 from anyio import Event
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from .._backend import in_trio
 
 # Bytes that may be moved without a turn for the other tasks, by all streams together, so that no loop over many of
 # them starves anybody: a fraction of a millisecond. A new session beside a bulk transfer waits for a dozen turns.
@@ -34,9 +39,22 @@ work = _Work()
 async def take_turn() -> None:
     """Before an operation: a cancellation ends it here, with nothing done."""
     if turn_is_due():
-        await checkpoint()
+        await turn()
     else:
         await checkpoint_if_cancelled()
+
+
+async def turn() -> None:
+    """A checkpoint: what anyio's does, at half the price on asyncio."""
+    if in_trio():
+        await checkpoint()
+    else:
+        await _one_turn()
+
+
+@coroutine
+def _one_turn() -> Generator[None, None, None]:
+    yield
 
 
 def turn_is_due() -> bool:

@@ -208,7 +208,7 @@ class PacketReader:
         self._kept = bytearray()
         """Another packet as far as it has come, or a part of a header."""
 
-    def feed(self, part: bytes, finished: bool) -> Packet | None:
+    def feed(self, part: bytes | memoryview, finished: bool) -> Packet | None:
         """Take a part of a message; `finished` if the message ends with it. A part makes one packet at most."""
         if self._session:
             return self._pass(memoryview(part), finished)
@@ -216,7 +216,7 @@ class PacketReader:
             return self._begin_data(part, finished)
         self._check_growth(part)
         if finished and not self._kept:
-            return _decode(part)
+            return _decode(bytes(part))
         self._kept += part
         if self._kept.startswith(_DATA) and len(self._kept) >= HEADER_SIZE:
             return self._begin_data(bytes(self._kept), finished)
@@ -225,7 +225,7 @@ class PacketReader:
         packet, self._kept = bytes(self._kept), bytearray()
         return _decode(packet)
 
-    def _begin_data(self, data: bytes, finished: bool) -> Data | None:
+    def _begin_data(self, data: bytes | memoryview, finished: bool) -> Data | None:
         session = (data[2] << 8) | data[3]
         if not session:
             raise PacketError("DATA without a session", CloseCode.WRONG_SESSION)
@@ -243,7 +243,7 @@ class PacketReader:
         # Empty DATA is a no-op.
         return Data(session, payload) if payload else None
 
-    def _check_growth(self, part: bytes) -> None:
+    def _check_growth(self, part: bytes | memoryview) -> None:
         start = self._kept or part
         limit = _LIMITS.get(start[0], MAX_PACKET) if start else 0
         if len(self._kept) + len(part) > limit:

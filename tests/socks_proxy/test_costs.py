@@ -39,6 +39,7 @@ _SYSTEM_CALLS = frozenset(
     [
         "send",
         "recv",
+        "recv_into",
         "_accept",
         "connect",
         "shutdown",

@@ -282,9 +282,9 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             self._parts.append(part)
             if part.finished:
                 parts, self._parts, self._joined = self._parts, [], 0
-                return _join(parts).data
+                return _join(parts)
             if len(self._parts) - self._joined >= _JOINED:
-                self._parts[self._joined :] = [_join(self._parts[self._joined :])]
+                self._parts[self._joined :] = [_one_part(_join(self._parts[self._joined :]))]
                 self._joined += 1
 
     async def receive_part(self) -> Part:
@@ -475,8 +475,11 @@ def _worded(what: str, error: Exception) -> str:
     return f"{what}: {error}" if str(error) else what
 
 
-def _join(parts: list[Part]) -> Part:
-    finished = parts[-1].finished
+def _join(parts: list[Part]) -> bytes | str:
     if isinstance(parts[-1], TextReceived):
-        return TextReceived("".join(part.data for part in parts if isinstance(part, TextReceived)), finished)
-    return BytesReceived(b"".join(part.data for part in parts if isinstance(part, BytesReceived)), finished)
+        return "".join(part.data for part in parts if isinstance(part, TextReceived))
+    return b"".join(part.data for part in parts if isinstance(part, BytesReceived))
+
+
+def _one_part(data: bytes | str) -> Part:
+    return TextReceived(data, False) if isinstance(data, str) else BytesReceived(data, False)

@@ -34,6 +34,8 @@ _FIN, _RSV, _OPCODE, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
 _SHORT = 125
 """The longest payload whose length fits into the second byte, and the longest of a control frame."""
 
+# To copy less costs less than a view of it.
+_WORTH_A_VIEW = 4096
 # Control frames cost the one who gets them more than the one who sends them. Keepalive needs one in
 # some seconds; Netty allows 200 resets in 30 s for the same reason.
 CONTROL_FRAMES, CONTROL_WINDOW = 640, 10.0
@@ -55,7 +57,8 @@ OPEN, CLOSE_SENT, CLOSE_RECEIVED, CLOSED, FAILED = ProtocolState
 class BytesReceived(NamedTuple):
     """A part of a binary message; perhaps empty if it is the last."""
 
-    data: bytes
+    data: bytes | memoryview
+    """A view of what was received, if it is large and was not masked: so it is not copied."""
     finished: bool
     """Whether the message ends here."""
 
@@ -294,7 +297,7 @@ class WebSocketProtocol:
         finished = self._final and not self._left
         event: Event | None
         if self._goes_round:
-            event = BytesReceived(self._unmask(start, end) if self._key else self._buffer[start:end], finished)
+            event = BytesReceived(self._unmask(start, end) if self._key else self._cut(start, end), finished)
         elif self._opcode >= CLOSE:
             return self._take_control(self._buffer[start:end])
         else:
@@ -303,6 +306,9 @@ class WebSocketProtocol:
             self._message = CONTINUATION
         # Empty parts that end nothing would only cost memory and time.
         return event if event is not None and (event[0] or finished) else None
+
+    def _cut(self, start: int, end: int) -> bytes | memoryview:
+        return self._buffer[start:end] if end - start < _WORTH_A_VIEW else memoryview(self._buffer)[start:end]
 
     def _unmask(self, start: int, end: int) -> bytes:
         key = self._key

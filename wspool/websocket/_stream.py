@@ -68,7 +68,7 @@ class WebSocketStream(ByteStream):
 
     async def _gather(self, enough: int) -> bytes:
         """Parts that are there, until there is enough, but at least one byte."""
-        gathered: list[bytes] = []
+        gathered: list[bytes | memoryview] = []
         size = 0
         while not size:
             gathered.clear()

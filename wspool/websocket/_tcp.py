@@ -24,6 +24,7 @@ from anyio.abc import Listener, SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
+from ._scratch import scratch
 from ._turns import take_turn, work
 from ._waits import Waits, waits_for
 
@@ -64,6 +65,7 @@ class TCPStream(SocketStream):
         self._drained = False
         """When last asked, it had nothing. Whatever a read brings, the next one has to ask before it waits: libuv stops
         to watch a socket that was reset, even if there still was something to be read."""
+        self._sink: Callable[[memoryview], object] | None = None
         self._receiving = False
         self._sending = False
         self._closed = False
@@ -126,17 +128,35 @@ class TCPStream(SocketStream):
 
     def _read(self) -> bytes | None:
         try:
-            data = self._socket.recv(self._wanted)
+            if self._sink is None:
+                data = self._socket.recv(self._wanted)
+                size = len(data)
+            else:
+                data, size = b"", self._pour(self._sink)
         except BlockingIOError:
             self._drained = True
             return None
         except OSError as error:
             raise self._failed(error) from error
-        if not data:
+        if not size:
             raise EndOfStream
         self._drained = False
-        work.moved += len(data)
+        work.moved += size
         return data
+
+    def _pour(self, sink: Callable[[memoryview], object]) -> int:
+        buffer = scratch()
+        size = self._socket.recv_into(buffer)
+        if size:
+            sink(buffer[:size])
+        return size
+
+    def pour_into(self, sink: Callable[[memoryview], object]) -> None:
+        """From now on what is received goes to the sink, up to 256 KiB at a time; a receive returns an empty string.
+
+        For a stream on top of this one, with a buffer of its own: what the sink is given is valid within the call only.
+        """
+        self._sink = sink
 
     async def send(self, item: bytes | bytearray | memoryview) -> None:
         """Send all of `item`; return when the kernel has taken it.

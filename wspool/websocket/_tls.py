@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import os
 import ssl
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -28,12 +27,12 @@ from anyio.abc import AnyByteStream, ByteReceiveStream, ByteStream
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
+from ._scratch import SCRATCH_SIZE, scratch
 from ._tcp import TCPStream
 from ._turns import TURN, WriteLock, give_turn, take_turn, work
 
-# What one read takes from the transport, one receive hands out at most, and one write encrypts at a time:
-# asyncio's own TLS has the same bound (`asyncio.constants.SSL_READ_MAX_SIZE`).
-_BATCH = 256 * 1024
+# What one read takes from the transport, one receive hands out at most, and one write encrypts at a time.
+_BATCH = SCRATCH_SIZE
 # What the reading side may owe the peer while a sender is blocked. An answer to a key update takes 27 bytes.
 _MAX_OWED = 64 * 1024
 
@@ -41,18 +40,6 @@ _CANCELLED = "a send was cancelled after it had been encrypted: the peer could n
 _TRUNCATED = "the connection ended without a close_notify: what was received may have been cut off"
 _FLOODED = "the peer asks for ever more answers and reads none"
 _UNREAD = "the peer asked for an answer and did not read it in time"
-
-
-_scratches = threading.local()
-
-
-def _scratch() -> memoryview:
-    """This thread's buffer for what is consumed before anything is awaited: a new one for each read costs far more."""
-    buffer: memoryview | None = getattr(_scratches, "buffer", None)
-    if buffer is None:
-        buffer = _scratches.buffer = memoryview(bytearray(_BATCH))
-    return buffer
-
 
 _Failure: TypeAlias = tuple[str, BaseException | None]
 
@@ -76,8 +63,10 @@ class TLSStream(ByteStream):
     ) -> None:
         """Before the handshake: use `wrap`."""
         self._transport = transport
-        self._tcp = transport if isinstance(transport, TCPStream) else None  # takes most writes without an await
-        self._read: Callable[[], Awaitable[bytes]] = _reader(transport)
+        # It takes most writes without an await, and brings what it reads without a copy.
+        self._tcp = transport if isinstance(transport, TCPStream) else None
+        if self._tcp is not None:
+            self._tcp.pour_into(incoming.write)
         self._engine = engine
         # With a buffer, it returns a count.
         self._decrypt_into = cast("Callable[[int, memoryview], int]", engine.read)
@@ -225,7 +214,7 @@ class TLSStream(ByteStream):
 
     def _decrypt(self, limit: int) -> bytes:
         """All whole records that are there. An error among them is kept until what was before it is received."""
-        buffer = _scratch()
+        buffer = scratch()
         size = 0
         try:
             while size < limit:
@@ -252,7 +241,12 @@ class TLSStream(ByteStream):
         if work.moved >= TURN:  # there may be no end of records that bring nothing
             await give_turn()
         try:
-            self._incoming.write(await self._read())
+            if self._tcp is not None:
+                await self._tcp.receive_on(_BATCH)
+            elif isinstance(self._transport, ByteReceiveStream):
+                self._incoming.write(await self._transport.receive(_BATCH))
+            else:  # an `ObjectStream[bytes]` chooses its sizes itself
+                self._incoming.write(await self._transport.receive())
             self._fed = True
         except EndOfStream:
             self._fed = True
@@ -446,13 +440,6 @@ def default_context(*, server_side: bool = False, ca_file: str | os.PathLike[str
 def is_truncation(error: ssl.SSLError) -> bool:
     """Whether the far end was gone without a close_notify. The earliest versions of 3.11 have no type for it."""
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
-
-
-def _reader(transport: AnyByteStream) -> Callable[[], Awaitable[bytes]]:
-    if isinstance(transport, TCPStream):
-        return partial(transport.receive_on, _BATCH)
-    # An `ObjectStream[bytes]` chooses its sizes itself.
-    return partial(transport.receive, _BATCH) if isinstance(transport, ByteReceiveStream) else transport.receive
 
 
 def _parts(item: bytes | bytearray | memoryview) -> Iterable[bytes | memoryview]:

@@ -308,6 +308,11 @@ class Socket:
             return b""
         raise BlockingIOError
 
+    def recv_into(self, buffer: memoryview) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def send(self, data: bytes | memoryview) -> int:
         self._check_open()
         self._raise_error()

@@ -140,7 +140,7 @@ class Pool(Generic[T]):
             connect: Opens a connection. Its exception reaches the caller who needed it, unchanged.
             max_size: Connections and dials at most, in whatever state, those being closed included.
             max_idle: Idle connections kept at most; None keeps up to `max_size`.
-            min_idle: Idle connections kept ready, dialled in the background.
+            min_idle: Idle connections kept ready, dialled in the background, three at a time while others are in use.
             max_connecting: Dials at once at most.
             max_waiting: Callers that may wait for a release, beyond those a dial is under way for;
                 further ones get `PoolFull`.

@@ -56,6 +56,9 @@ NEVER = math.inf
 # Times of going idle are rounded down to a thousandth of idle_timeout, so that idle entries share
 # their float objects (24 bytes each otherwise) and the clock of a busy pool is armed rarely.
 _GRAINS_PER_IDLE_TIMEOUT = 1024
+# What a burst has taken from `min_idle` is dialled again three at a time, as psycopg_pool and r2d2 do it: handshakes by
+# the dozen would take from the burst itself the time that it was to save, and what it has taken may soon be back.
+_REFILLS_AT_ONCE = 3
 
 
 def _has_judgement(connection: object) -> bool:
@@ -632,7 +635,7 @@ class PoolState(Generic[T]):
                 self._arm(waiter.since + self.settings.race_delay)
                 break
             self._dial(waiter, now)
-        while self._lacks_idle() and self._may_dial():
+        while self._may_refill():
             if now < self.dials.retry_at:
                 self._arm(self.dials.retry_at)
                 break
@@ -654,14 +657,22 @@ class PoolState(Generic[T]):
 
     def _is_ripe(self, waiter: Waiter[T], now: float) -> bool:
         """Whether its race_delay is over, or there is nothing that a release could come from."""
-        if waiter.since + self.settings.race_delay <= now:
-            return True
-        return len(self.entries.all) == self.entries.idle + self._closes
+        return waiter.since + self.settings.race_delay <= now or not self._in_use()
+
+    def _in_use(self) -> bool:
+        """Whether there is something that a release could come from."""
+        return len(self.entries.all) > self.entries.idle + self._closes
 
     def _lacks_idle(self) -> bool:
         # The commonest first: each release asks.
         lacking = self.queue.waiting + self.settings.min_idle - self.entries.idle
         return lacking > 0 and self.settings.min_idle > 0 and not self.closing and lacking > self._supply()
+
+    def _may_refill(self) -> bool:
+        """Whether `min_idle` lacks something for which a dial may be started."""
+        if not self._lacks_idle() or not self._may_dial():
+            return False
+        return len(self.dials.spare) < _REFILLS_AT_ONCE or not self._in_use()
 
     def _settle_dials(self, now: float) -> None:
         wanted = max(0, self.queue.waiting - self._checks)
@@ -891,7 +902,7 @@ class PoolState(Generic[T]):
             for entry in self.entries.stack():
                 assert isinstance(entry, TrackedEntry)
                 due.append(min(entry.retire_at, entry.check_at))
-        if self._lacks_idle() and self._may_dial():
+        if self._may_refill():
             due.append(self.dials.retry_at)
         return min(due, default=NEVER)
 

@@ -139,6 +139,58 @@ async def test_what_is_taken_is_replaced_up_to_max_size() -> None:
         check_invariants(pool)
 
 
+async def warm(connector: FakeConnector, pool: Pool[FakeConnection]) -> list[Pooled[FakeConnection]]:
+    """Answer the dials of the warm-up, and take what they have brought."""
+    await settle()
+    for dial in connector.pending:
+        dial.succeed()
+    await settle()
+    return [pool.get_nowait() for _ in range(pool.statistics().idle)]
+
+
+async def test_what_a_burst_has_taken_is_dialled_again_three_at_a_time() -> None:
+    connector = FakeConnector()
+    async with Pool(connector, min_idle=8) as pool:
+        handles = await warm(connector, pool)
+        for dialled in range(11, 17):
+            await settle()
+            assert (len(connector.dials), len(connector.pending)) == (dialled, 3)
+            connector.pending[0].succeed()
+            check_invariants(pool)
+        for handle in handles:
+            handle.release()
+        await settle()
+        assert len(connector.dials) == 16
+        check_invariants(pool)
+
+
+async def test_once_nothing_is_in_use_all_that_is_missing_is_dialled_at_once() -> None:
+    connector = FakeConnector()
+    async with Pool(connector, min_idle=8) as pool:
+        for handle in await warm(connector, pool):
+            handle.discard()
+        await settle()
+        assert len(connector.pending) == 8
+        check_invariants(pool)
+
+
+async def test_each_caller_beyond_what_is_idle_has_a_dial_at_once() -> None:
+    connector = FakeConnector()
+    async with Pool(connector, min_idle=4) as pool, anyio.create_task_group() as tasks:
+        handles = await warm(connector, pool)
+        callers = [Caller(tasks, pool) for _ in range(6)]
+        await settle()
+        assert len(connector.pending) == 6
+        for dial in connector.pending:
+            dial.succeed()
+        await settle()
+        for handle in handles:
+            handle.release()
+        for caller in callers:
+            caller.release()
+        check_invariants(pool)
+
+
 async def test_failed_warm_up_dials_back_off_and_then_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "random", lambda: 0.0)  # no jitter
     clock, connector = ManualClock(), FakeConnector()

@@ -113,7 +113,7 @@ def _check_progress(state: PoolState[Any], now: float) -> None:
         waiter = state.queue.first_without_dial()
         assert not state._is_ripe(waiter, now), "L1: a dial is allowed and wanted, but not started"
     assert not waiting or state.places, "L4: somebody waits and nothing can serve"
-    if state._lacks_idle() and state._may_dial():
+    if state._may_refill():
         assert now < state.dials.retry_at, "L11: min_idle is not kept"
     assert state.alarm <= state._next_deadline(), "L5: the timer is set too late"
     if state.places == state._taken and not waiting and not state._lacks_idle():

@@ -25,6 +25,7 @@ from .listening import accept_all, listening_on
 from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
 from .packets import SUBPROTOCOL
 from .relay import GONE, Session, reset_on_close, send_all
+from .returning import Returning, return_patience
 from .session import MAX_AGE, ClientTunnel
 from .session_log import SessionRecord
 from .socks5 import NO_AUTHENTICATION, USERNAME_PASSWORD, Credentials, Refusal, Request, Socks5Server
@@ -106,6 +107,7 @@ class _ClientEnd:
         self._methods = (NO_AUTHENTICATION,) if settings.users is None else (USERNAME_PASSWORD,)
         self._sleep = SleepDetector(time.monotonic(), time.time())
         self._numbers = itertools.count(1)
+        self.returning = Returning()
         self.sweeper = Sweeper()
         self.pool = Pool(
             self._dial,
@@ -227,6 +229,7 @@ class _ClientEnd:
                 await session.until(lambda: session.over)
             finally:
                 pooled.release()
+                self.returning.ended(session)
         await _hang_up(stream)
 
     async def _opened(self, session: Session, socks: Socks5Server, stream: TCPStream, answer: SessionOpened) -> None:
@@ -257,13 +260,17 @@ class _ClientEnd:
         except anyio.WouldBlock:
             pooled = self.pool.get()
         try:
-            await session.watched(pooled.__aenter__)
+            await session.watched(partial(self._wait, pooled))
         except BaseException:
             pooled.release()
             raise
         finally:
             session.record.pool_wait = time.monotonic() - began
         return pooled
+
+    async def _wait(self, pooled: Pooled[Tunnel]) -> None:
+        await self.returning.wait(time.monotonic())
+        await pooled.__aenter__()
 
     async def _run(self, session: Session, pooled: Pooled[Tunnel]) -> SessionRefused | None:
         """Run the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.
@@ -300,6 +307,8 @@ class _ClientEnd:
         if not session.refused:
             with session.stoppable():
                 await session.carry()
+            if not session.over:
+                self.returning.expect(session, time.monotonic() + return_patience(tunnel.machine.round_trip))
             await session.until(lambda: session.over or session.refused)
         return session.answer if isinstance(session.answer, SessionRefused) and not session.given_up else None
 

@@ -52,6 +52,41 @@ async def test_sessions_follow_each_other_on_one_tunnel(fast_open: bool, monkeyp
         assert ends.line.connections == 1
 
 
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+async def test_a_tunnel_that_is_about_to_be_free_is_waited_for_but_not_for_ever(
+    patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_end, "return_patience", lambda _: patience)
+    said_all, may_end = anyio.Event(), anyio.Event()
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            assert await everything(stream) == b""
+            said_all.set()
+            await may_end.wait()
+
+    async with both_ends(monkeypatch) as ends:
+        slow, port = await ends.listen(destination), await ends.listen(echo)
+        first = await ends.connect(slow)
+        await first.send_eof()
+        await said_all.wait()
+        async with anyio.create_task_group() as tasks:
+
+            async def second() -> None:
+                async with await ends.connect(port):
+                    pass
+
+            tasks.start_soon(second)
+            if patience:
+                while not ends.client.returning.waiting:
+                    await anyio.lowlevel.checkpoint()
+                may_end.set()
+        assert ends.line.connections == (1 if patience else 2)
+        may_end.set()
+        assert await everything(first) == b""
+        await first.aclose()
+
+
 async def test_each_direction_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     up, down = os.urandom(8 * MEGABYTE), os.urandom(MEGABYTE)
     received: list[bytes] = []

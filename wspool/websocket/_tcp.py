@@ -40,6 +40,8 @@ _EXHAUSTED_DELAY = 0.1
 _OF_ONE_CONNECTION = frozenset(
     ("ECONNABORTED", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH")
 )
+# What a connect says that is not at its end.
+_UNDER_WAY = frozenset((errno.EINPROGRESS, errno.EWOULDBLOCK))
 # The listening socket itself is at fault.
 _UNUSABLE = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
 
@@ -71,13 +73,20 @@ class TCPStream(SocketStream):
         self._closed = False
 
     async def _connect(self, target: tuple[Any, ...]) -> None:
-        try:
-            self._socket.connect(target)
-        except BlockingIOError:
+        code = self._socket.connect_ex(target)
+        if code in _UNDER_WAY and not self._is_connected():
             await self._waits.writable()
             code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code)) from None
+        if code and code not in _UNDER_WAY:
+            raise OSError(code, os.strerror(code))
+
+    def _is_connected(self) -> bool:
+        """On the same machine a connection is there at once, though the kernel does not say so."""
+        try:
+            self._socket.getpeername()
+        except OSError:
+            return False
+        return True
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Return what has arrived, at least one byte and at most `max_bytes`.

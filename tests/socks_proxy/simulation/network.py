@@ -274,17 +274,17 @@ class Socket:
         return self.name
 
     def getpeername(self) -> Target:
-        if self.peer is None:
+        if self.peer is None or not self.established:
             raise _error(errno.ENOTCONN)
         return self.peer
 
     def fileno(self) -> int:
         return -1 if self.closed else self.name[1]
 
-    def connect(self, target: Target) -> None:
+    def connect_ex(self, target: Target) -> int:
         self.peer = target
         self.network.connect(self, target)
-        raise BlockingIOError
+        return errno.EINPROGRESS
 
     def accept(self) -> tuple[Socket, Target]:
         self._check_open()

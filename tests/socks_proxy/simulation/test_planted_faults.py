@@ -106,7 +106,7 @@ FAULTS = [
     Fault(
         "a destination is not let go",
         _ServerEnd,
-        "_session",
+        "_conclude",
         "session.local.close()",
         "pass",
         "has left",

@@ -287,6 +287,8 @@ class Tunnel:
                 await self.say(self.machine.receive(packet, now))
                 if len(self._outbox) > _MAX_UNSENT:
                     raise PacketError("it asks for ever more and reads nothing", CloseCode.POLICY_VIOLATION)
+            # Payload: it is not to be kept for as long as nothing comes.
+            del part, packet
 
     async def _wait_for_room(self) -> None:
         """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""

@@ -180,14 +180,14 @@ class WebSocketProtocol:
         """What comes next of that which was received; None if more has to be received first."""
         try:
             while not self._ended:
-                if not self._in_frame and (self._position == len(self._buffer) or not self._read_header()):
+                if self._position == len(self._buffer) and (self._left or not self._in_frame):
+                    self._buffer, self._position = b"", 0  # not kept while nothing comes, as large as it may be
                     return None
-                if not self._left or self._position < len(self._buffer):
-                    event = self._read_payload()
-                    if event is not None:
-                        return event
-                else:
-                    return None
+                if not self._in_frame:
+                    if not self._read_header():
+                        return None
+                elif (event := self._read_payload()) is not None:
+                    return event
         except _Broken as broken:
             self.fail(broken.code, str(broken))
             return Violation(broken.code, str(broken))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from wspool.websocket import _masking
-from wspool.websocket._connection import random_keys
+from wspool.websocket._connection import random_key
 from wspool.websocket._masking import MASKERS, fastest_masker, mask, masker
 
 
@@ -56,8 +59,27 @@ def test_the_fastest_that_is_installed_is_chosen(
 
 
 def test_each_frame_of_a_client_has_a_key_of_its_own() -> None:
-    next_key = random_keys()
-    keys = [next_key() for _ in range(1000)]  # more than are fetched at a time
+    keys = [random_key() for _ in range(1000)]  # more than are fetched at a time
     assert {len(key) for key in keys} == {4}
     # By chance alone two are the same once in ten thousand runs; three never.
     assert len(set(keys)) >= 998
+
+
+_FORK = """
+import os
+from wspool.websocket._connection import random_key
+random_key()  # there are some in stock
+child = os.fork()
+os.write(1, b"".join(random_key() for _ in range(20)))
+if child:
+    os.waitpid(child, 0)
+else:
+    os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_process_and_one_forked_from_it_use_different_keys() -> None:
+    keys = subprocess.run([sys.executable, "-c", _FORK], stdout=subprocess.PIPE, check=True).stdout
+    assert len(keys) == 160
+    assert keys[:80] != keys[80:]

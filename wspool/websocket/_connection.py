@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import anyio
@@ -58,16 +59,21 @@ class WebSocketAttribute(TypedAttributeSet):
     """Whether this is the client's end."""
 
 
-def random_keys() -> Callable[[], bytes]:
-    """Masking keys from the operating system's generator, fetched by the dozen (RFC 6455 section 10.3)."""
+_keys: list[bytes] = []
+"""Masking keys that nobody has used: for all connections, as each would have 200 bytes of them on average."""
+with suppress(AttributeError):  # Windows has no forks
+    os.register_at_fork(after_in_child=_keys.clear)
 
-    def cut() -> Generator[bytes, None, None]:
-        while True:
-            stock = os.urandom(256)
-            for start in range(0, 256, 4):
-                yield stock[start : start + 4]
 
-    return cut().__next__
+def random_key() -> bytes:
+    """A masking key from the operating system's generator, fetched by the dozen (RFC 6455 section 10.3)."""
+    try:
+        return _keys.pop()
+    except IndexError:
+        # Threads may share the stock: taking one and adding some are a step each.
+        fresh = os.urandom(256)
+        _keys.extend([fresh[start : start + 4] for start in range(4, 256, 4)])
+        return fresh[:4]
 
 
 def _checked(item: Buffer | str) -> bytes | memoryview | str:
@@ -121,7 +127,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         self._client = client
         self._protocol = WebSocketProtocol(
             client=client,
-            next_key=random_keys(),
+            next_key=random_key,
             max_frame_size=self._settings.max_frame_size,
             max_message_size=self._settings.max_message_size,
             fast=fast,

@@ -12,7 +12,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage
 
 from wspool.websocket import _protocol
-from wspool.websocket._connection import random_keys
+from wspool.websocket._connection import random_key
 from wspool.websocket._masking import MASKERS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Ours(Framer):
         return patch.object(_protocol, "mask", MASKERS[self._masker]()) if self._masker else nullcontext()
 
     def _protocol(self, *, client: bool) -> _protocol.WebSocketProtocol:
-        return _protocol.WebSocketProtocol(client=client, next_key=random_keys(), fast=self._fast)
+        return _protocol.WebSocketProtocol(client=client, next_key=random_key, fast=self._fast)
 
     def encoder(self, *, client: bool) -> Encode:
         return self._protocol(client=client).send_bytes

@@ -102,10 +102,11 @@ def _after_frames(chunks: list[bytes], *, client: bool, fast: bool) -> object:
 
 
 def _check_memory(protocol: WebSocketProtocol) -> None:
-    decoder: Any = protocol._wsproto._proto._frame_decoder
+    if protocol._wsproto is not None:
+        decoder: Any = protocol._wsproto._proto._frame_decoder
+        assert len(decoder.buffer) <= HEADER
     assert len(protocol._control) <= CONTROL
     assert len(protocol._pong or b"") + len(protocol._owed) <= 2 * CONTROL
-    assert len(decoder.buffer) <= HEADER
     if not protocol._ended:
         assert len(protocol._buffer) - protocol._position < HEADER
 

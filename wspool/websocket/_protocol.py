@@ -128,7 +128,8 @@ class WebSocketProtocol:
         self._max_frame_size = max_frame_size
         self._fast = fast
         self._kind = ConnectionType.CLIENT if client else ConnectionType.SERVER
-        self._wsproto = Connection(self._kind)
+        self._wsproto: Connection | None = None
+        """Made when it is needed, as it takes 1.5 KiB: most connections carry nothing but binary messages."""
 
         self._buffer: bytes = b""
         self._position = 0
@@ -240,7 +241,7 @@ class WebSocketProtocol:
         if opcode >= CLOSE:
             self._control = buffer[start : start + size]
         elif not self._goes_round:
-            self._wsproto.receive_data(buffer[start : start + size])
+            self._by_wsproto().receive_data(buffer[start : start + size])
         return True
 
     def _long_length(self, form: int, start: int) -> int:
@@ -286,6 +287,11 @@ class WebSocketProtocol:
         if self._window_frames > CONTROL_FRAMES:
             raise _Broken(f"a flood of {what}", CloseReason.POLICY_VIOLATION)
 
+    def _by_wsproto(self) -> Connection:
+        if self._wsproto is None:
+            self._wsproto = Connection(self._kind)
+        return self._wsproto
+
     def _read_payload(self) -> Event | None:
         """Read as much of the payload as is there; an event, unless there is nothing to tell."""
         start = self._position
@@ -318,9 +324,10 @@ class WebSocketProtocol:
 
     def _ask_wsproto(self, raw: bytes) -> Part | None:
         """Let wsproto read a part of a text (or binary) message."""
-        self._wsproto.receive_data(raw)
+        wsproto = self._by_wsproto()
+        wsproto.receive_data(raw)
         told: Part | None = None
-        for event in self._wsproto.events():
+        for event in wsproto.events():
             if isinstance(event, CloseConnection):
                 raise _Broken(event.reason or "", event.code)
             assert told is None, "one part in, one part out"
@@ -372,7 +379,7 @@ class WebSocketProtocol:
         opcode = CONTINUATION if self._sending else BINARY
         self._sending = not finished
         if not self._fast:
-            return self._wsproto.send(BytesMessage(data=bytes(payload), message_finished=finished))
+            return self._by_wsproto().send(BytesMessage(data=bytes(payload), message_finished=finished))
         head = self._header(opcode | _FIN if finished else opcode, len(payload))
         if not self._client:
             return b"".join((head, payload))
@@ -391,7 +398,7 @@ class WebSocketProtocol:
         """A text message, in one frame."""
         assert self.may_send, self.state
         assert not self._sending, "within a binary message"
-        return self._wsproto.send(TextMessage(data=text))
+        return self._by_wsproto().send(TextMessage(data=text))
 
     def send_close(self, code: int, reason: str = "") -> bytes:
         """Our Close, once, after the pong that is due, if any. A reason of more than 123 bytes of UTF-8 is cut."""
@@ -404,7 +411,7 @@ class WebSocketProtocol:
         pong = self._due_pong()  # for a ping that came before; nothing goes out after Close
         # wsproto knows a Close without a code by this very object.
         given = CloseReason.NO_STATUS_RCVD if code == CloseReason.NO_STATUS_RCVD else code
-        return pong + self._wsproto.send(CloseConnection(code=given, reason=reason or None))
+        return pong + self._by_wsproto().send(CloseConnection(code=given, reason=reason or None))
 
     def ask(self, payload: bytes) -> None:
         """Have a ping sent, with up to 125 bytes, which its pong repeats."""
@@ -422,10 +429,10 @@ class WebSocketProtocol:
         frames = self._owed + self._due_pong()
         self._owed, self.owes_control = b"", False
         if self._ping is not None:
-            frames += self._wsproto.send(Ping(payload=self._ping))
+            frames += self._by_wsproto().send(Ping(payload=self._ping))
             self._ping = None
         return frames
 
     def _due_pong(self) -> bytes:
         payload, self._pong = self._pong, None
-        return b"" if payload is None else self._wsproto.send(Pong(payload=payload))
+        return b"" if payload is None else self._by_wsproto().send(Pong(payload=payload))

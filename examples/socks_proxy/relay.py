@@ -50,6 +50,40 @@ async def send_all(stream: TCPStream, data: bytes) -> None:
 class Session:
     """One session: from OPEN until both directions have ended."""
 
+    # Without them, so many attributes take a dict of their own, of 1.6 KiB.
+    __slots__ = (
+        "_began",
+        "_carrying",
+        "_deliveries",
+        "_drained",
+        "_ended",
+        "_failure",
+        "_gone",
+        "_news",
+        "_said_all",
+        "_stopped",
+        "_waiting",
+        "address",
+        "answer",
+        "answer_by",
+        "committed",
+        "delivered",
+        "dial_scope",
+        "given_up",
+        "held",
+        "last_active",
+        "local",
+        "may_relay",
+        "number",
+        "on_opened",
+        "over",
+        "record",
+        "said",
+        "stalled_until",
+        "tunnel",
+        "unsaid",
+    )
+
     def __init__(self, address: Address, record: SessionRecord, gone: Code, local: TCPStream | None = None) -> None:
         self.address = address
         self.record = record

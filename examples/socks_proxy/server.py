@@ -176,14 +176,16 @@ class _ServerEnd:
         record = SessionRecord(id=f"s{next(self._numbers)}", role="server", destination=request.address)
         session = Session(request.address, record, Code.RESET_BY_DESTINATION)
         tunnel.begin(session)
-        self._workers.start_soon(self._session, tunnel, session, request)
+        # As a number: the request itself would be kept for as long as the session runs.
+        self._workers.start_soon(self._session, tunnel, session, request.deadline / 10)
 
-    async def _session(self, tunnel: Tunnel, session: Session, request: Open) -> None:
+    async def _session(self, tunnel: Tunnel, session: Session, timeout: float) -> None:
         self._sessions += 1
         try:
-            opened = await self._dial(tunnel, session, request)
+            opened = await self._dial(tunnel, session, timeout)
             if opened:
-                await self._relay(tunnel, session, opened)
+                await self._say_opened(tunnel, session, opened)
+                await (self._relay_early(tunnel, session, opened) if opened else session.carry())
         except Exception:
             _logger.exception("a session failed by an error in this program")
             self._conclude(session)
@@ -205,22 +207,21 @@ class _ServerEnd:
                 reset_on_close(session.local)
             session.local.close()
 
-    async def _relay(self, tunnel: Tunnel, session: Session, opened: list[Effect]) -> None:
-        """OPENED goes out, then what came early goes to the destination, and what it says to the client."""
-        packet, *early = opened
-        session.held = bool(early)  # no data overtakes what came early
-        await tunnel.say([packet])
+    async def _say_opened(self, tunnel: Tunnel, session: Session, opened: list[Effect]) -> None:
+        """OPENED goes out, and no longer is among the effects: what came early is left."""
+        session.held = len(opened) > 1  # no data overtakes what came early
+        await tunnel.say([opened.pop(0)])
         session.permit()
-        if not early:
-            await session.carry()
-            return
+
+    async def _relay_early(self, tunnel: Tunnel, session: Session, early: list[Effect]) -> None:
+        """What came early goes to the destination, and what that says to the client."""
         async with anyio.create_task_group() as tasks:
             # Meanwhile: a destination may take no more before it has been heard.
             tasks.start_soon(session.carry)
             await tunnel.say(early)
             tunnel.go_on(session)
 
-    async def _dial(self, tunnel: Tunnel, session: Session, request: Open) -> list[Effect]:
+    async def _dial(self, tunnel: Tunnel, session: Session, timeout: float) -> list[Effect]:
         """Dial, and tell the client of a failure; of a success, the effects. None if there is nothing to relay."""
         machine, settings, number = tunnel.machine, self._settings, session.number
         assert isinstance(machine, ServerTunnel)
@@ -228,7 +229,7 @@ class _ServerEnd:
         try:
             if self._sessions > settings.max_sessions:
                 raise DialFailed(Code.LIMIT_REACHED, f"there are {settings.max_sessions} sessions")
-            timeout = min(settings.dial_timeout, request.deadline / 10 or settings.dial_timeout)
+            timeout = min(settings.dial_timeout, timeout or settings.dial_timeout)
             with anyio.move_on_after(timeout) as session.dial_scope:
                 if not tunnel.runs(session):  # it was cancelled before this task began
                     session.dial_scope.cancel()
@@ -240,6 +241,7 @@ class _ServerEnd:
             await tunnel.say(machine.dial_failed(number, error.code, str(error), now=time.monotonic()))
             return []
         finally:
+            session.dial_scope = None
             session.record.dial_time = time.monotonic() - began
         if session.local is None:
             session.failed(Code.CANCELLED, "the client went away")

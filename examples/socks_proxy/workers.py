@@ -40,6 +40,7 @@ class Workers:
     async def _work(self, job: _Job | None) -> None:
         while job is not None:
             await job()
+            job = None  # and all that it holds
             if self._closed or len(self._idle) >= _MAX_IDLE:
                 return
             job = await self._wait()

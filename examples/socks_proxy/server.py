@@ -117,15 +117,22 @@ class _ServerEnd:
         self._connections += 1
         try:
             async with stream:
-                websocket = await self._accept(stream)
-                if websocket is not None:
-                    await self._serve(websocket)
+                tunnel = await self._accept(stream)
+                if tunnel is not None:
+                    await self.sweeper.watch(tunnel)
         except Exception:
             _logger.exception("a tunnel failed by an error in this program")
         finally:
             self._connections -= 1
 
-    async def _accept(self, stream: TCPStream) -> WebSocketConnection | None:
+    async def _accept(self, stream: TCPStream) -> Tunnel | None:
+        websocket = await self._accept_websocket(stream)
+        if websocket is not None and self._draining:  # it was on its way when the end began
+            await websocket.aclose(CloseCode.GOING_AWAY, "going away")
+            return None
+        return None if websocket is None else self._new_tunnel(websocket)
+
+    async def _accept_websocket(self, stream: TCPStream) -> WebSocketConnection | None:
         self._handshakes += 1
         try:
             over: ByteStream = stream
@@ -141,19 +148,14 @@ class _ServerEnd:
         finally:
             self._handshakes -= 1
 
-    async def _serve(self, websocket: WebSocketConnection) -> None:
-        if self._draining:  # it was on its way when the end began
-            await websocket.aclose(CloseCode.GOING_AWAY, "going away")
-            return
-        machine = new_machine(ServerTunnel)
-        tunnel = Tunnel(
+    def _new_tunnel(self, websocket: WebSocketConnection) -> Tunnel:
+        return Tunnel(
             websocket,
-            machine,
+            new_machine(ServerTunnel),
             ping_after=SERVER_PING_AFTER,
             idle_timeout=self._settings.idle_timeout,
             dial=self._start_dial,
         )
-        await self.sweeper.watch(tunnel)
 
     async def drain(self) -> None:
         """Let no session begin, close idle tunnels, and wait for the others within the grace."""

@@ -157,36 +157,26 @@ class _ClientEnd:
 
     async def handle(self, stream: TCPStream) -> None:
         """Serve one application. Whatever happens to it happens to nobody else."""
+        session: Session | None = None
         try:
-            await self._handle(stream)
+            socks = Socks5Server(self._methods)
+            self.sweeper.close_at[stream] = time.monotonic() + self._settings.greeting_timeout
+            session = await self._negotiate(stream, socks)
+            del self.sweeper.close_at[stream]
+            if session is not None:
+                await self._serve(session, socks, stream)
         except (EndOfStream, *GONE):
             pass  # it went away before it was served
         except Exception:
             _logger.exception("a session failed by an error in this program")
         finally:
+            self.sweeper.close_at.pop(stream, None)
+            if session is not None:
+                _conclude(session, stream)
             stream.close()
 
-    async def _handle(self, stream: TCPStream) -> None:
-        socks = Socks5Server(self._methods)
+    async def _negotiate(self, stream: TCPStream, socks: Socks5Server) -> Session | None:
         record = SessionRecord(id=f"c{next(self._numbers)}", role="client")
-        self.sweeper.close_at[stream] = time.monotonic() + self._settings.greeting_timeout
-        try:
-            asked = await self._negotiate(stream, socks, record)
-        finally:
-            del self.sweeper.close_at[stream]
-        if asked is None:
-            return
-        record.destination = asked.address
-        session = Session(asked.address, record, Code.LOCAL_CLIENT_GONE, stream)
-        try:
-            await self._serve(session, socks, stream)
-        finally:
-            if not session.over:
-                session.failed(Code.CANCELLED, "the proxy ends")
-                reset_on_close(stream)
-            session.conclude()
-
-    async def _negotiate(self, stream: TCPStream, socks: Socks5Server, record: SessionRecord) -> Request | None:
         while True:
             event = socks.next_event()
             if isinstance(event, Credentials):
@@ -205,7 +195,8 @@ class _ClientEnd:
                 await _hang_up(stream)
                 return None
             if isinstance(event, Request):
-                return event
+                record.destination = event.address
+                return Session(event.address, record, Code.LOCAL_CLIENT_GONE, stream)
             if socks.wants_data:
                 socks.receive_data(await stream.receive_on(4096))
 
@@ -279,7 +270,9 @@ class _ClientEnd:
         """
         tunnel = pooled.connection
         session.record.reused = tunnel.sessions > 0
-        refusal = await self._attempt(session, tunnel)
+        if await self._begin(session, tunnel):
+            await session.carried(self._all_said)
+        refusal = session.refusal
         if refusal is None or not refusal.retry_is_safe or session.committed:
             return refusal
         if tunnel.lost:
@@ -292,25 +285,28 @@ class _ClientEnd:
         except _NO_TUNNEL as error:
             return _without_tunnel(session, error)
         session.record.reused = False
-        return None if session.given_up else await self._attempt(session, pooled.connection)
+        if not session.given_up and await self._begin(session, pooled.connection):
+            await session.carried(self._all_said)
+        return session.refusal
 
     async def _dial_into(self, pooled: Pooled[Tunnel]) -> None:
         pooled.insert(await self._dial())
 
-    async def _attempt(self, session: Session, tunnel: Tunnel) -> SessionRefused | None:
-        """Run the session on this tunnel. Returns when it is over, or was refused."""
+    async def _begin(self, session: Session, tunnel: Tunnel) -> bool:
+        """Begin the session on this tunnel, if it still can; else it was refused."""
         now = time.monotonic()
-        if not tunnel.may_begin(now):  # it has ended since the pool asked, or since it was opened
-            session.finish()  # in case that there is no other attempt: no tunnel will tell
-            return SessionRefused(0, Code.GENERAL_FAILURE, tunnel.lost or "the tunnel has ended", retry_is_safe=True)
-        await self._open(session, tunnel, now)
-        if not session.refused:
-            with session.stoppable():
-                await session.carry()
-            if not session.over:
-                self.returning.expect(session, time.monotonic() + return_patience(tunnel.machine.round_trip))
-            await session.until(lambda: session.over or session.refused)
-        return session.answer if isinstance(session.answer, SessionRefused) and not session.given_up else None
+        if tunnel.may_begin(now):
+            await self._open(session, tunnel, now)
+            return True
+        # It has ended since the pool asked, or since it was opened.
+        why = tunnel.lost or "the tunnel has ended"
+        session.answer = SessionRefused(0, Code.GENERAL_FAILURE, why, retry_is_safe=True)
+        session.finish()  # in case that there is no other attempt: no tunnel will tell
+        return False
+
+    def _all_said(self, session: Session) -> None:
+        assert session.tunnel is not None
+        self.returning.expect(session, time.monotonic() + return_patience(session.tunnel.machine.round_trip))
 
     async def _open(self, session: Session, tunnel: Tunnel, now: float) -> None:
         if self._sleep.was_suspended(now, time.time()):
@@ -332,6 +328,13 @@ class _ClientEnd:
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
             tunnel.liveness.suspect_if_older(dead.liveness)
+
+
+def _conclude(session: Session, stream: TCPStream) -> None:
+    if not session.over:
+        session.failed(Code.CANCELLED, "the proxy ends")
+        reset_on_close(stream)
+    session.conclude()
 
 
 def _without_tunnel(session: Session, error: Exception) -> SessionRefused:

@@ -142,6 +142,11 @@ class Session:
         """Whether the server has refused it, or has not answered."""
         return isinstance(self.answer, SessionRefused)
 
+    @property
+    def refusal(self) -> SessionRefused | None:
+        """What the application is to be told, if it is still there."""
+        return self.answer if isinstance(self.answer, SessionRefused) and not self.given_up else None
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that is told by `changed`."""
         while not condition():
@@ -321,10 +326,14 @@ class Session:
         self.committed |= self._ended or bool(data)
         return effects
 
-    def stoppable(self) -> anyio.CancelScope:
-        """The scope for a `carry` that `stop` can end."""
-        self._carrying = anyio.CancelScope()
-        return self._carrying
+    async def carried(self, all_said: Callable[[Session], None]) -> None:
+        """Carry until both directions have ended, or the session is refused; tell when only the far end is to end."""
+        if not self.refused:
+            with anyio.CancelScope() as self._carrying:
+                await self.carry()
+            if not (self.over or self.refused):
+                all_said(self)
+            await self.until(lambda: self.over or self.refused)
 
     def stop(self) -> None:
         """Let `carry` end; nothing is lost, and it can be called again."""
@@ -338,7 +347,7 @@ class Session:
         failure: Exception | None = None
 
         async def listen() -> None:
-            with self.stoppable():
+            with anyio.CancelScope() as self._carrying:
                 await self.carry()
             if self.given_up:
                 tasks.cancel_scope.cancel()

@@ -126,18 +126,13 @@ async def test_a_send_that_was_cut_off_leaves_no_tunnel_for_the_next() -> None:
     assert not tunnel.is_reusable()
 
 
-async def carry_unless_stopped(session: Session) -> None:
-    with session.stoppable():
-        await session.carry()
-
-
 async def test_a_refusal_cuts_no_write_off() -> None:
     websocket = Websocket()
     with local() as (here, there):
         tunnel, session, _ = client(websocket, here)
         session.permit()  # --fast-open
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(carry_unless_stopped, session)
+            tasks.start_soon(session.carried, lambda _: None)
             await settle()
             websocket.hold_up()
             there.send_eof_nowait()

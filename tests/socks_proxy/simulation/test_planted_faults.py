@@ -64,9 +64,9 @@ FAULTS = [
     ),
     Fault(
         "a tunnel is released while its session runs",
-        _ClientEnd,
-        "_attempt",
-        "session.until(lambda: session.over or session.refused)",
+        Session,
+        "carried",
+        "self.until(lambda: self.over or self.refused)",
         "anyio.sleep(1)",
         "tunnels|has failed",
     ),

@@ -94,10 +94,10 @@ class Session:
         self.tunnel: Tunnel | None = None
         self.number = 0
         """Its number on its tunnel."""
-        self.answer: SessionOpened | SessionRefused | None = None
-        """Client: what the server has said to OPEN, or has failed to say in time."""
+        self.answer: SessionRefused | None = None
+        """Client: what the server has said to OPEN if it was no success, or why there is no answer."""
         self.answer_by: float | None = None
-        """Client: until when it has to be there."""
+        """Client: until when the server has to answer."""
         self.on_opened: Callable[[SessionOpened], Awaitable[None]] | None = None
         """Client: tells the application, before it gets the first data."""
         self.may_relay = False
@@ -140,12 +140,12 @@ class Session:
     @property
     def refused(self) -> bool:
         """Whether the server has refused it, or has not answered."""
-        return isinstance(self.answer, SessionRefused)
+        return self.answer is not None
 
     @property
     def refusal(self) -> SessionRefused | None:
         """What the application is to be told, if it is still there."""
-        return self.answer if isinstance(self.answer, SessionRefused) and not self.given_up else None
+        return None if self.given_up else self.answer
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that is told by `changed`."""

@@ -235,7 +235,7 @@ class Tunnel:
                 session.failed(code, text)
                 session.abort()
             case SessionOpened():
-                session.answer, session.answer_by = effect, None
+                session.answer_by = None
                 if session.on_opened is not None:
                     await session.on_opened(effect)
             case SessionRefused():

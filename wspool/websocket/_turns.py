@@ -85,8 +85,8 @@ class WriteLock:
 
     def __init__(self) -> None:
         self.locked: bool = False
-        # No deque: an empty one takes 800 bytes, and this is never long.
-        self._queue: list[Event] = []
+        # No deque, as an empty one takes 800 bytes, and this is never long; and no list before somebody waits.
+        self._queue: list[Event] | None = None
 
     async def acquire(self) -> None:
         """Acquire it. Look for a cancellation before; one that comes while it is handed over is raised here."""
@@ -102,14 +102,15 @@ class WriteLock:
 
     async def _wait(self) -> None:
         mine = Event()
-        self._queue.append(mine)
+        queue = self._queue = self._queue or []
+        queue.append(mine)
         try:
             await mine.wait()
         except BaseException:
             if mine.is_set():
                 self.release()
             else:
-                self._queue.remove(mine)
+                queue.remove(mine)
             raise
 
     def release(self) -> None:

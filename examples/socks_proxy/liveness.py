@@ -41,6 +41,8 @@ def reuse_patience(round_trip: float) -> float:
 class Liveness:
     """The silence of one tunnel."""
 
+    __slots__ = ("_blocked_since", "_dies_at", "_patience", "_ping_after", "_quiet_since", "last_heard", "suspect")
+
     def __init__(self, now: float, *, ping_after: float = CLIENT_PING_AFTER, patience: float = PATIENCE) -> None:
         self.last_heard = now
         """When a byte came last; that of a dead tunnel says which of its siblings are suspect."""

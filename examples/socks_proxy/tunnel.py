@@ -68,6 +68,25 @@ def new_machine(kind: type[ClientTunnel | ServerTunnel]) -> ClientTunnel | Serve
 class Tunnel:
     """One end. A `wspool.Poolable`: reusable between sessions only."""
 
+    __slots__ = (
+        "_acting",
+        "_dial",
+        "_idle_timeout",
+        "_is_server",
+        "_last_said",
+        "_outbox",
+        "_reader",
+        "_room",
+        "_sending",
+        "_session",
+        "_ticking",
+        "liveness",
+        "lost",
+        "machine",
+        "sessions",
+        "websocket",
+    )
+
     def __init__(
         self,
         websocket: WebSocketConnection,

@@ -278,7 +278,22 @@ class Tunnel:
     async def run(self) -> None:
         """Read the tunnel until it ends. Nothing that happens to it is raised."""
         try:
-            await self._read()
+            while True:
+                part = await self.websocket.receive_part()
+                now = time.monotonic()
+                self.liveness.heard(now)
+                if isinstance(part.data, str):
+                    raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
+                packet = self._reader.feed(part.data, part.finished)
+                if packet is not None:
+                    session = self._session
+                    if not self.machine.wants_packets or (session is not None and session.held):
+                        await self._wait_for_room()
+                    await self.say(self.machine.receive(packet, now))
+                    if len(self._outbox) > _MAX_UNSENT:
+                        raise PacketError("it asks for ever more and reads nothing", CloseCode.POLICY_VIOLATION)
+                # Payload: it is not to be kept for as long as nothing comes.
+                del part, packet
         except PacketError as error:
             await self.say(self.machine.close(error.close_code, str(error)))
         except EndOfStream:
@@ -290,24 +305,6 @@ class Tunnel:
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self.websocket)
                 await self.lose("it is not read any more")
-
-    async def _read(self) -> None:
-        while True:
-            part = await self.websocket.receive_part()
-            now = time.monotonic()
-            self.liveness.heard(now)
-            if isinstance(part.data, str):
-                raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
-            packet = self._reader.feed(part.data, part.finished)
-            if packet is not None:
-                session = self._session
-                if not self.machine.wants_packets or (session is not None and session.held):
-                    await self._wait_for_room()
-                await self.say(self.machine.receive(packet, now))
-                if len(self._outbox) > _MAX_UNSENT:
-                    raise PacketError("it asks for ever more and reads nothing", CloseCode.POLICY_VIOLATION)
-            # Payload: it is not to be kept for as long as nothing comes.
-            del part, packet
 
     async def _wait_for_room(self) -> None:
         """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""

@@ -143,7 +143,7 @@ class _ClientEnd:
         )
         machine = new_machine(ClientTunnel)
         tunnel = Tunnel(websocket, machine, ping_after=CLIENT_PING_AFTER, idle_timeout=settings.idle_timeout)
-        self._tasks.start_soon(self.sweeper.watch, tunnel)
+        self._tasks.start_soon(self.sweeper.watch, tunnel, name="tunnel")
         # Its answer tells how long a round trip takes, before that matters.
         try:
             await tunnel.say(machine.ping(time.monotonic()))

@@ -286,8 +286,7 @@ class Tunnel:
                     raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
                 packet = self._reader.feed(part.data, part.finished)
                 if packet is not None:
-                    session = self._session
-                    if not self.machine.wants_packets or (session is not None and session.held):
+                    if not self.machine.wants_packets or (self._session is not None and self._session.held):
                         await self._wait_for_room()
                     await self.say(self.machine.receive(packet, now))
                     if len(self._outbox) > _MAX_UNSENT:

@@ -29,7 +29,7 @@ class Workers:
         if self._idle:
             self._idle.pop().end(job)
         else:
-            self._tasks.start_soon(self._work, job)
+            self._tasks.start_soon(self._work, job, name="worker")
 
     def close(self) -> None:
         """Let each task end, when it is idle."""

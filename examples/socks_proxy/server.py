@@ -115,15 +115,20 @@ class _ServerEnd:
             await stream.aclose()
             return
         self._connections += 1
+        tunnel: Tunnel | None = None
         try:
             async with stream:
                 tunnel = await self._accept(stream)
                 if tunnel is not None:
-                    await self.sweeper.watch(tunnel)
+                    # Not by `watch`: a coroutine less that waits, for each tunnel.
+                    self.sweeper.tunnels.add(tunnel)
+                    await tunnel.run()
         except Exception:
             _logger.exception("a tunnel failed by an error in this program")
         finally:
             self._connections -= 1
+            if tunnel is not None:
+                self.sweeper.tunnels.discard(tunnel)
 
     async def _accept(self, stream: TCPStream) -> Tunnel | None:
         websocket = await self._accept_websocket(stream)

@@ -258,11 +258,11 @@ class Session:
 
     # --- from the local side to the tunnel --------------------------------------------------------------
 
-    async def carry(self) -> None:
+    async def carry(self, *, until_answered: bool = False) -> None:
         """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
             # What was heard when it is stopped waits for the next tunnel.
-            while not (self._stopped or self._said_all):
+            while not (self._stopped or self._said_all or (until_answered and self.answer_by is None)):
                 heard = self.unsaid or self._ended
                 if heard and self.may_relay:
                     assert self.tunnel is not None
@@ -330,6 +330,10 @@ class Session:
         """Carry until both directions have ended, or the session is refused; tell when only the far end is to end."""
         if not self.refused:
             with anyio.CancelScope() as self._carrying:
+                await self.carry(until_answered=True)
+            # From now on nobody stops it, and a scope would take half a KiB for as long as the session is open.
+            self._carrying = None
+            if not self.given_up:
                 await self.carry()
             if not (self.over or self.refused):
                 all_said(self)

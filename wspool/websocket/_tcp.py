@@ -14,7 +14,7 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -68,7 +68,6 @@ class TCPStream(SocketStream):
         """When last asked, it had nothing. Whatever a read brings, the next one has to ask before it waits: libuv stops
         to watch a socket that was reset, even if there still was something to be read."""
         self._sink: Callable[[memoryview], object] | None = None
-        self._receiving = False
         self._sending = False
         self._closed = False
 
@@ -103,26 +102,21 @@ class TCPStream(SocketStream):
         await take_turn()
         return await self.receive_on(max_bytes)
 
-    async def receive_on(self, max_bytes: int) -> bytes:
-        """As `receive`, for one who has just taken a turn, or will."""
-        if not self._drained:
+    def receive_on(self, max_bytes: int) -> Awaitable[bytes]:
+        """As `receive`, for one who has just taken a turn, or will. To be awaited at once."""
+        if not self._drained or self._waits.kept is not None:
             data = self.receive_nowait(max_bytes)
             if data is not None:
-                return data
-        if self._receiving:
+                return _at_hand(data)
+        if self._waits.reading:
             raise BusyResourceError("receiving from")
-        if self._closed:
-            raise ClosedResourceError
-        self._receiving, self._wanted = True, max_bytes
-        try:
-            data = await self._waits.read()
-        finally:
-            self._receiving = False
-        return data if len(data) <= max_bytes else self._cut(data)
+        self._wanted = max_bytes
+        # No coroutine of its own, which would take a quarter of a KiB for as long as nothing comes.
+        return self._waits.read()
 
     def receive_nowait(self, max_bytes: int) -> bytes | None:
         """Return what has arrived, or None if nothing has. Raises as `receive` does."""
-        if self._receiving:
+        if self._waits.reading:
             raise BusyResourceError("receiving from")
         if self._closed:
             raise ClosedResourceError
@@ -244,6 +238,10 @@ class TCPStream(SocketStream):
     @property
     def _raw_socket(self) -> socket.socket:
         return self._socket
+
+
+async def _at_hand(data: bytes) -> bytes:
+    return data
 
 
 # --- connecting ---------------------------------------------------------------------------------------------

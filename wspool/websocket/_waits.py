@@ -27,6 +27,8 @@ class Waits(Protocol[T_co]):
 
     kept: Any
     """What was read for one who was cancelled in the same moment; it comes before anything else."""
+    reading: bool
+    """Whether somebody waits to read."""
 
     def read_nowait(self) -> T_co | None:
         """What is there, or None."""
@@ -64,10 +66,11 @@ def waits_for(sock: socket.socket, attempt: Callable[[], T | None]) -> Waits[T]:
 class _Keeps(Generic[T]):
     """What both have in common."""
 
-    __slots__ = ("_attempt", "_closed", "_socket", "kept")
+    __slots__ = ("_attempt", "_closed", "_socket", "kept", "reading")
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
         self.kept: Any = None
+        self.reading = False
         self._socket = sock
         self._attempt = attempt
         self._closed = False
@@ -109,10 +112,12 @@ class AsyncioWaits(_Keeps[T]):
                 self._loop.add_reader(self._fd, self._on_readable)
                 self._watched = True
             self._reader = self._loop.create_future()
+            self.reading = True
             try:
                 await self._reader
             finally:
                 self._reader = None
+                self.reading = False
             work.moved = 0
         self.kept = None
         if isinstance(kept, Exception):
@@ -171,12 +176,11 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 class AnyioWaits(_Keeps[T]):
     """On trio, and on a loop that watches no sockets."""
 
-    __slots__ = ("_reading", "_writing")
+    __slots__ = ("_writing",)
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
         """Wait for nothing yet."""
         super().__init__(sock, attempt)
-        self._reading = False
         self._writing = False
 
     async def read(self) -> T:
@@ -188,11 +192,11 @@ class AnyioWaits(_Keeps[T]):
     async def _readable(self) -> None:
         if self._closed:
             raise ClosedResourceError
-        self._reading = True
+        self.reading = True
         try:
             await anyio.wait_readable(self._socket)
         finally:
-            self._reading = False
+            self.reading = False
             self._close_if_unused()
         work.moved = 0
         if self._closed:
@@ -216,5 +220,5 @@ class AnyioWaits(_Keeps[T]):
 
     def _close_if_unused(self) -> None:
         """On a thread of anyio's, who waits cleans up by the descriptor's number: that must not be in use again."""
-        if self._closed and not self._reading and not self._writing:
+        if self._closed and not self.reading and not self._writing:
             self._socket.close()

@@ -89,8 +89,8 @@ def test_a_session_cancelled_at_any_step_leaves_a_tunnel_that_is_reusable_or_gon
         return sweep.run(session(*args))
 
     # The steps of both ends count: a cancellation may come at any time.
-    async def counted_carry(self: Session) -> None:
-        await counted(carry(self), sweep)
+    async def counted_carry(self: Session, **until: Any) -> None:
+        await counted(carry(self, **until), sweep)
 
     async def counted_read(self: Tunnel) -> None:
         await counted(read(self), sweep)

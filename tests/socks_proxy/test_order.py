@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -409,7 +410,8 @@ async def talk_of(ends: Ends, sessions: anyio.Event) -> Address:
 
     async def destination(stream: TCPStream) -> None:
         async with stream:
-            await stream.send(b"x")
+            with suppress(BrokenResourceError):  # it may have been reset already
+                await stream.send(b"x")
             await sessions.wait()
 
     return Address(parse_host("127.0.0.1"), await ends.listen(destination))

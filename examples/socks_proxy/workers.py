@@ -35,17 +35,19 @@ class Workers:
         """Let each task end, when it is idle."""
         self._closed = True
         while self._idle:
-            self._idle.pop().end(None)
+            self._idle.pop().end()
 
-    async def _work(self, job: _Job | None) -> None:
-        while job is not None:
-            await job()
-            job = None  # and all that it holds
+    async def _work(self, job: _Job) -> None:
+        jobs = [job]
+        del job  # it would be kept, and all that it knows, for as long as it runs, and in the break after it
+        while jobs:
+            await jobs.pop()()
             if self._closed or len(self._idle) >= _MAX_IDLE:
                 return
-            job = await self._wait()
+            jobs = await self._wait()
 
-    async def _wait(self) -> _Job | None:
+    async def _wait(self) -> list[_Job]:
+        """The next job, if there is one."""
         pause = _Break()
         self._idle.append(pause)
         try:
@@ -53,21 +55,21 @@ class Workers:
         except BaseException:
             if pause in self._idle:
                 self._idle.remove(pause)
-            elif pause.job is not None:
-                await pause.job()  # it begins, and is cancelled, as it would be in a task of its own
+            for job in pause.jobs:
+                await job()  # it begins, and is cancelled, as it would be in a task of its own
             raise
-        return pause.job
+        return pause.jobs
 
 
 class _Break:
     """Between two jobs."""
 
-    __slots__ = ("job", "over")
+    __slots__ = ("jobs", "over")
 
     def __init__(self) -> None:
         self.over = anyio.Event()
-        self.job: _Job | None = None
+        self.jobs: list[_Job] = []
 
-    def end(self, job: _Job | None) -> None:
-        self.job = job
+    def end(self, *jobs: _Job) -> None:
+        self.jobs += jobs
         self.over.set()

@@ -104,6 +104,39 @@ class _Broken(Exception):
 class WebSocketProtocol:
     """One end of a websocket, after the handshake."""
 
+    __slots__ = (
+        "_buffer",
+        "_client",
+        "_control",
+        "_ended",
+        "_fast",
+        "_final",
+        "_goes_round",
+        "_in_frame",
+        "_key",
+        "_kind",
+        "_left",
+        "_max_frame_size",
+        "_message",
+        "_message_size",
+        "_next_key",
+        "_now",
+        "_opcode",
+        "_owed",
+        "_ping",
+        "_pong",
+        "_position",
+        "_sending",
+        "_window_began",
+        "_window_frames",
+        "_wsproto",
+        "accepts_text",
+        "max_message_size",
+        "may_send",
+        "owes_control",
+        "state",
+    )
+
     def __init__(
         self,
         *,

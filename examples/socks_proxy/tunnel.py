@@ -130,6 +130,9 @@ class Tunnel:
 
     def begin(self, session: Session) -> None:
         """This session runs here from now on, with the machine's number."""
+        if self._session is not None:
+            # Over for the machine, and given up, but the last write to its local side has not noticed that yet.
+            self._session.finish()
         session.tunnel, session.number = self, self.machine.session
         session.last_active = time.monotonic()
         self._session = session
@@ -159,7 +162,7 @@ class Tunnel:
     async def flush(self) -> None:
         """Wait until all has been sent."""
         async with self._sending:
-            pass
+            self._session.finish()
 
     def _settle(self) -> None:
         """Let go of a session that is over."""

@@ -164,6 +164,34 @@ async def test_a_session_is_not_over_while_the_destination_takes_what_came_early
     assert session.over
 
 
+async def test_a_session_that_was_given_up_is_over_when_the_next_begins() -> None:
+    """Though something still delivers to it: that finds out a moment later."""
+    websocket, machine = Websocket(), ServerTunnel(time.monotonic())
+    begun: list[Session] = []
+
+    async def dial(tunnel: Tunnel, _: Open) -> None:
+        begun.append(Session(UNKNOWN, SessionRecord(id=1, role="server"), Code.RESET_BY_DESTINATION))
+        tunnel.begin(begun[-1])
+
+    tunnel = Tunnel(cast("Any", websocket), machine, ping_after=100, idle_timeout=5, dial=dial)
+    with local() as (here, _):
+        await receive(tunnel, Open(1, Command.CONNECT, UNKNOWN), Data(1, bytes(60_000)), Fin(1))
+        first = begun[0]
+        first.local = here
+        here.raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        opened, *early = machine.dial_succeeded(1, 0, UNKNOWN)
+        first.held = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(tunnel.say, early)
+            await settle()
+            await tunnel.say([opened])
+            await tunnel.say(machine.local_end(1))
+            await first.give_up(Code.TIMED_OUT, "it has accepted nothing")
+            await receive(tunnel, Open(2, Command.CONNECT, UNKNOWN))
+        assert first.over
+        assert not begun[1].over
+
+
 async def test_an_application_is_not_listened_to_any_more_once_its_session_was_cut() -> None:
     """It would be for nothing, and as long as it goes on speaking nobody else would have a turn."""
     websocket = Websocket()

@@ -22,6 +22,11 @@ def test_whatever_the_network_does_the_promises_hold(first: int) -> None:
         simulate(seed)
 
 
+@pytest.mark.parametrize("seed", [10632])
+def test_what_once_went_wrong_does_so_no_more(seed: int) -> None:
+    simulate(seed)
+
+
 @pytest.mark.parametrize("seed", [1, 14, 15])
 def test_the_same_seed_does_the_same(seed: int) -> None:
     assert simulate(seed).network.trace == simulate(seed).network.trace

@@ -187,7 +187,7 @@ async def test_a_session_that_was_given_up_is_over_when_the_next_begins() -> Non
             await tunnel.say([opened])
             await tunnel.say(machine.local_end(1))
             await first.give_up(Code.TIMED_OUT, "it has accepted nothing")
-            await receive(tunnel, Open(2, Command.CONNECT, UNKNOWN))
+            await tunnel.say(machine.receive(Open(2, Command.CONNECT, UNKNOWN), time.monotonic()))
         assert first.over
         assert not begun[1].over
 

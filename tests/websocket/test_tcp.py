@@ -249,6 +249,28 @@ async def test_a_reset_behind_data_is_not_overlooked() -> None:
             await here.receive()
 
 
+async def test_after_a_reset_that_was_waited_for_a_receive_still_ends() -> None:
+    """On uvloop, too: libuv has stopped to watch the socket then."""
+    here, there = await own_tcp_pair()
+    outcomes = list[type[Exception]]()
+
+    async def receive_twice() -> None:
+        for _ in range(2):
+            try:
+                await here.receive()
+            except (BrokenResourceError, EndOfStream) as error:
+                outcomes.append(type(error))
+
+    async with here, anyio.create_task_group() as tasks:
+        tasks.start_soon(receive_twice)
+        await settle()
+        reset(there)
+        await there.aclose()
+        await settle()
+        tasks.cancel_scope.cancel()
+    assert outcomes == [BrokenResourceError, EndOfStream]
+
+
 async def test_it_tells_the_attributes_of_its_socket() -> None:
     client, server = await own_tcp_pair()
     async with client, server:

@@ -130,6 +130,7 @@ class TCPStream(SocketStream):
         return data[: self._wanted]
 
     def _read(self) -> bytes | None:
+        self._drained = False
         try:
             if self._sink is None:
                 data = self._socket.recv(self._wanted)
@@ -143,7 +144,6 @@ class TCPStream(SocketStream):
             raise self._failed(error) from error
         if not size:
             raise EndOfStream
-        self._drained = False
         work.moved += size
         return data
 

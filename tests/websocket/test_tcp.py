@@ -370,6 +370,24 @@ async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
         await connect_tcp("127.0.0.1", port)
 
 
+async def test_connecting_without_a_wait_lets_others_run() -> None:
+    """On the same machine a connection is there at once."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with await listen_tcp("127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(count_turns)
+        for _ in range(10 * _turns.TURN // _turns._OPERATION):
+            (await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))).close()
+        tasks.cancel_scope.cancel()
+    assert turns >= 9
+
+
 async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", 1000.0)
     async with await listen_tcp("127.0.0.1") as listener:

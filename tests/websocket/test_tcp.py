@@ -198,6 +198,33 @@ async def test_what_arrives_in_the_moment_of_a_bare_cancellation_is_received_nex
         assert [await outcome() for _ in outcomes] == outcomes
 
 
+async def test_what_was_kept_for_a_cancelled_receive_reaches_the_sink_as_well(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("trio has no Task.cancel(): every cancellation is a scope's")
+    client, server = cast("list[TCPStream]", await own_tcp_pair())
+    waits: Any = client._waits
+    read = waits._attempt
+
+    def read_and_cancel() -> Any:
+        asyncio.get_running_loop().call_soon(receiving.cancel)
+        return read()
+
+    poured = bytearray()
+    async with client, server:
+        receiving = asyncio.ensure_future(client.receive())
+        await settle()
+        waits._attempt = read_and_cancel
+        await server.send(b"ab")
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        waits._attempt = read
+        client.pour_into(poured.extend)
+        assert await client.receive() == b""
+        await server.send(b"c")
+        assert await client.receive() == b""
+    assert poured == b"abc"
+
+
 async def test_a_stream_closed_before_a_receive_has_begun_to_wait_ends_it() -> None:
     client, server = await own_tcp_pair()
     ended = list[str]()

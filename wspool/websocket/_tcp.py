@@ -160,6 +160,10 @@ class TCPStream(SocketStream):
         For a stream on top of this one, with a buffer of its own: what the sink is given is valid within the call only.
         """
         self._sink = sink
+        kept = self._waits.kept
+        if isinstance(kept, bytes):  # for a cancelled receive
+            sink(memoryview(kept))
+            self._waits.kept = b""
 
     async def send(self, item: bytes | bytearray | memoryview) -> None:
         """Send all of `item`; return when the kernel has taken it.

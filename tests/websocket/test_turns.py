@@ -60,6 +60,18 @@ async def test_a_long_send_gives_turns_even_if_the_kernel_takes_it_all_at_once(
     assert turns >= 15
 
 
+async def test_a_tls_stream_gives_a_turn_before_it_reads_if_one_is_due(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext
+) -> None:
+    """There may be no end of records that bring nothing."""
+    client, server = await tls_pair(await own_tcp_pair(), client_context, server_context)
+    async with client, server:
+        await client.send(b"x")
+        _turns.work.moved = _turns.TURN
+        assert await server.receive_on(1) == b"x"
+        assert _turns.work.moved < _turns.TURN
+
+
 async def test_what_is_received_counts_as_well_as_what_is_sent() -> None:
     client, server = await own_tcp_pair()
     async with client, server:

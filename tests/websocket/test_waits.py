@@ -146,6 +146,24 @@ async def test_after_nothing_was_there_a_receive_waits_first_and_gets_what_has_c
         await here.receive(1)
 
 
+async def test_who_waits_for_what_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it waits, or as something has come."""
+    attempts = list[str]()
+
+    async def close_meanwhile(_: object) -> None:
+        waits.close()
+
+    monkeypatch.setattr(anyio, "wait_readable", close_meanwhile)
+    here, there = socket.socketpair()
+    with here, there:
+        waits: _waits.AnyioWaits[None] = _waits.AnyioWaits(here, lambda: attempts.append("asked"))
+        for _ in range(2):
+            with pytest.raises(ClosedResourceError):
+                await waits.read()
+        assert here.fileno() == -1
+    assert attempts == []
+
+
 async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_listener() -> None:
     accepted, other = socket.socketpair()
     with other:

@@ -72,6 +72,30 @@ async def test_a_tls_stream_gives_a_turn_before_it_reads_if_one_is_due(
         assert _turns.work.moved < _turns.TURN
 
 
+async def test_who_receives_in_the_turn_of_a_sender_does_not_take_what_that_has_encrypted_for_a_flood_of_answers(
+    client_context: ssl.SSLContext, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = await tls_pair(await own_tcp_pair(), client_context, server_context)
+    received = bytearray()
+
+    async def turn() -> None:
+        monkeypatch.undo()
+        _turns.work.moved = 0
+        tasks.start_soon(client.receive_on, 1)
+        await settle()
+
+    async def send() -> None:
+        monkeypatch.setattr(_tls, "give_turn", turn)
+        _turns.work.moved = _turns.TURN
+        await client.send_on(bytes(100_000))
+
+    async with client, server, anyio.create_task_group() as tasks:
+        tasks.start_soon(send)
+        while len(received) < 100_000:
+            received += await server.receive_on(100_000)
+        await server.send(b"x")
+
+
 async def test_what_is_received_counts_as_well_as_what_is_sent() -> None:
     client, server = await own_tcp_pair()
     async with client, server:

@@ -323,9 +323,10 @@ class TLSStream(ByteStream):
         while self._outgoing.pending:
             self._held = 0
             try:
+                # Before the turn: what stays in there counts as what the reading side owes.
+                data = self._outgoing.read()
                 if work.moved >= TURN:  # it is sent in many parts
                     await give_turn()
-                data = self._outgoing.read()
                 sent = 0 if self._tcp is None else self._tcp.send_nowait(data)
                 if sent < len(data):
                     await self._transport.send(data[sent:])

@@ -260,8 +260,12 @@ class _ClientEnd:
         return pooled
 
     async def _wait(self, pooled: Pooled[Tunnel]) -> None:
-        await self.returning.wait(time.monotonic())
-        await pooled.__aenter__()
+        try:
+            await self.returning.wait(time.monotonic())
+            await pooled.__aenter__()
+        except BaseException:
+            self.returning.tell_next()
+            raise
 
     async def _run(self, session: Session, pooled: Pooled[Tunnel]) -> SessionRefused | None:
         """Run the session on a tunnel; if it turns out to be dead or going away, once more on a fresh one.

@@ -28,6 +28,10 @@ class Returning:
     def ended(self, session: object) -> None:
         """It has left its tunnel: whoever waits first may look."""
         self._due.pop(session, None)
+        self.tell_next()
+
+    def tell_next(self) -> None:
+        """Somebody who was told has left without a tunnel: it is the turn of the next."""
         if self._waiting:
             self._waiting.pop(0).set()
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import anyio
 import pytest
 from anyio.abc import TaskGroup
 
+from examples.socks_proxy.client import _ClientEnd
 from examples.socks_proxy.returning import Returning, return_patience
 from tests.jumping_clock import jumping_clock
 from wspool.testing import settle
@@ -73,6 +78,27 @@ async def test_who_leaves_leaves_the_place_to_the_next() -> None:
         await waiters.begin("next")
         assert waiters.looked == []
         returning.ended(1)
+        await settle()
+        assert waiters.looked == ["next"]
+
+
+async def test_who_was_told_and_leaves_without_a_tunnel_tells_the_next() -> None:
+    returning = Returning()
+    client: Any = SimpleNamespace(returning=returning)
+    never: Any = SimpleNamespace(__aenter__=anyio.sleep_forever)
+    async with anyio.create_task_group() as tasks:
+        waiters = Waiters(returning, tasks)
+        for session in (1, 2):
+            returning.expect(session, time.monotonic() + 60)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as leaving:
+                leaving.start_soon(_ClientEnd._wait, client, never)
+                await settle()
+                await waiters.begin("next")
+                returning.ended(1)
+                await settle()
+                assert waiters.looked == []
+                scope.cancel()
         await settle()
         assert waiters.looked == ["next"]
 

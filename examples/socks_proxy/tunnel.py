@@ -201,7 +201,7 @@ class Tunnel:
                 await self._do(effect, session)
         finally:
             self._acting -= bool(others)
-        self._settle()
+            self._settle()
         if self._room is not None:
             self._make_room()
 

@@ -15,6 +15,7 @@ from anyio.streams.tls import TLSAttribute
 
 from tests.stream_pairs import memory_pair, tcp_pair
 from tests.tls_pairs import tls_pair
+from tests.turns import turns_of_another
 from tests.websocket.frames import Frame, by_wsproto, close
 from wspool.testing import MemoryByteStream, check_byte_stream, memory_byte_streams, settle
 from wspool.websocket._connection import FRAME_SIZE, WebSocketAttribute, WebSocketConnection
@@ -587,23 +588,14 @@ async def test_short_frames_are_received_together_and_a_long_one_in_parts() -> N
 
 @pytest.mark.parametrize("frame", [Frame(BINARY, b"x"), Frame(BINARY)], ids=["short", "empty"])
 async def test_ever_so_many_short_frames_let_others_run(frame: Frame) -> None:
-    count, turns, received = 20_000, 0, b""
+    count, received = 20_000, b""
     raw = frame.encode(to_server=False) * count + Frame(BINARY, b"end").encode(to_server=False)
     stream = WebSocketStream(alone(received=raw)[0])
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(count_turns)
+    async with turns_of_another() as turns:
         while not received.endswith(b"end"):
             received += await stream.receive()
-        tasks.cancel_scope.cancel()
     assert received == frame.payload * count + b"end"
-    assert turns >= 50
+    assert turns.count >= 50
 
 
 async def test_empty_messages_are_no_end() -> None:

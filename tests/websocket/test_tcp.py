@@ -19,6 +19,7 @@ from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, E
 from anyio.abc import ByteStream, SocketAttribute
 
 from tests.stream_pairs import own_tcp_pair
+from tests.turns import turns_of_another
 from wspool.testing import settle
 from wspool.websocket import TCPListener, TCPStream, _tcp, _turns, _waits, connect_tcp, listen_tcp
 
@@ -316,22 +317,12 @@ async def test_any_stream_socket_will_do() -> None:
 
 async def test_a_busy_stream_lets_others_run() -> None:
     client, server = await own_tcp_pair()
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
     operations = 10 * _turns.TURN // _turns._OPERATION
-    async with client, server, anyio.create_task_group() as tasks:
-        tasks.start_soon(count_turns)
+    async with client, server, turns_of_another() as turns:
         for _ in range(operations):  # none of them has to wait
             await client.send(b"x")
             await server.receive(1)
-        tasks.cancel_scope.cancel()
-    assert turns >= 15
+    assert turns.count >= 15
 
 
 async def test_a_cancellation_is_seen_by_the_next_operation() -> None:
@@ -399,20 +390,10 @@ async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
 
 async def test_connecting_without_a_wait_lets_others_run() -> None:
     """On the same machine a connection is there at once."""
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
-
-    async with await listen_tcp("127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(count_turns)
+    async with await listen_tcp("127.0.0.1") as listener, turns_of_another() as turns:
         for _ in range(10 * _turns.TURN // _turns._OPERATION):
             (await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))).close()
-        tasks.cancel_scope.cancel()
-    assert turns >= 9
+    assert turns.count >= 9
 
 
 async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.stream_pairs import own_tcp_pair
 from tests.tls_pairs import tls_pair
+from tests.turns import turns_of_another
 from wspool._backend import in_trio
 from wspool.testing import settle
 from wspool.websocket import TCPStream, _tls, _turns
@@ -40,24 +41,15 @@ async def test_a_long_send_gives_turns_even_if_the_kernel_takes_it_all_at_once(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, server = await tls_pair(await own_tcp_pair(), client_context, server_context)
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
-        while True:
-            await anyio.lowlevel.checkpoint()
-            turns += 1
 
     def take_all(_: TCPStream, data: bytes) -> int:
         _turns.work.moved += len(data)
         return len(data)
 
-    async with client, server, anyio.create_task_group() as tasks:
+    async with client, server, turns_of_another() as turns:
         monkeypatch.setattr(TCPStream, "send_nowait", take_all)
-        tasks.start_soon(count_turns)
         await client.send(bytes(20 * _tls._BATCH))
-        tasks.cancel_scope.cancel()
-    assert turns >= 15
+    assert turns.count >= 15
 
 
 async def test_a_tls_stream_gives_a_turn_before_it_reads_if_one_is_due(

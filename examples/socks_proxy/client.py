@@ -211,6 +211,8 @@ class _ClientEnd:
         except _NO_TUNNEL as error:
             await self._refused(session, socks, stream, _without_tunnel(session, error))
         else:
+            if pooled is None:
+                return
             try:
                 refusal = None if session.given_up else await self._run(session, pooled)
                 if refusal is None:
@@ -243,26 +245,31 @@ class _ClientEnd:
 
     # --- a session on its tunnel ------------------------------------------------------------------------
 
-    async def _check_out(self, session: Session) -> Pooled[Tunnel]:
-        """A tunnel that is idle, at once; or one that takes its time, while it is noticed if nobody waits any more."""
+    async def _check_out(self, session: Session) -> Pooled[Tunnel] | None:
+        """A tunnel that is idle, at once; or one that takes its time, while it is noticed if nobody waits any more.
+
+        None if so, and none was asked for yet.
+        """
         began, session.record.pool_wait = time.monotonic(), 0.0
         try:
             return self.pool.get_nowait()
         except anyio.WouldBlock:
-            pooled = self.pool.get()
+            asked_for: list[Pooled[Tunnel]] = []
         try:
-            await session.watched(partial(self._wait, pooled))
+            await session.watched(partial(self._wait, asked_for))
         except BaseException:
-            pooled.release()
+            for pooled in asked_for:
+                pooled.release()
             raise
         finally:
             session.record.pool_wait = time.monotonic() - began
-        return pooled
+        return asked_for[0] if asked_for else None
 
-    async def _wait(self, pooled: Pooled[Tunnel]) -> None:
+    async def _wait(self, asked_for: list[Pooled[Tunnel]]) -> None:
         try:
             await self.returning.wait(time.monotonic())
-            await pooled.__aenter__()
+            asked_for.append(self.pool.get())
+            await asked_for[0].__aenter__()
         except BaseException:
             self.returning.tell_next()
             raise

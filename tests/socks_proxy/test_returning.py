@@ -84,15 +84,16 @@ async def test_who_leaves_leaves_the_place_to_the_next() -> None:
 
 async def test_who_was_told_and_leaves_without_a_tunnel_tells_the_next() -> None:
     returning = Returning()
-    client: Any = SimpleNamespace(returning=returning)
-    never: Any = SimpleNamespace(__aenter__=anyio.sleep_forever)
+    never = SimpleNamespace(__aenter__=anyio.sleep_forever)
+    client: Any = SimpleNamespace(returning=returning, pool=SimpleNamespace(get=lambda: never))
+    asked_for: list[Any] = []
     async with anyio.create_task_group() as tasks:
         waiters = Waiters(returning, tasks)
         for session in (1, 2):
             returning.expect(session, time.monotonic() + 60)
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as leaving:
-                leaving.start_soon(_ClientEnd._wait, client, never)
+                leaving.start_soon(_ClientEnd._wait, client, asked_for)
                 await settle()
                 await waiters.begin("next")
                 returning.ended(1)

@@ -717,6 +717,7 @@ class Applications:
 )
 @example(commands=[("retry", CURRENT), ("ping", CURRENT)])
 @example(commands=[("application goes", 0), ("opened", CURRENT), ("data", CURRENT), ("fin", CURRENT)])
+@example(commands=[("application goes", 0), ("another application", 0), ("application goes", 0)])
 def test_a_client_takes_what_may_be_said_and_closes_on_what_may_not(
     commands: list[tuple[str, int]], clock: tuple[str, dict[str, Any]]
 ) -> None:

@@ -24,7 +24,7 @@ from .effects import SessionOpened, SessionRefused
 from .listening import accept_all, listening_on
 from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
 from .packets import SUBPROTOCOL
-from .relay import GONE, Session, reset_on_close, send_all
+from .relay import GONE, Session, send_all
 from .returning import Returning, return_patience
 from .session import MAX_AGE, ClientTunnel
 from .session_log import SessionRecord
@@ -172,7 +172,7 @@ class _ClientEnd:
         finally:
             self.sweeper.close_at.pop(stream, None)
             if session is not None:
-                _conclude(session, stream)
+                session.conclude()
             stream.close()
 
     async def _negotiate(self, stream: TCPStream, socks: Socks5Server) -> Session | None:
@@ -339,13 +339,6 @@ class _ClientEnd:
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
             tunnel.liveness.suspect_if_older(dead.liveness)
-
-
-def _conclude(session: Session, stream: TCPStream) -> None:
-    if not session.over:
-        session.failed(Code.CANCELLED, "the proxy ends")
-        reset_on_close(stream)
-    session.conclude()
 
 
 def _without_tunnel(session: Session, error: Exception) -> SessionRefused:

@@ -198,7 +198,11 @@ class Session:
         self.record.outcome = self.record.outcome or f"{code_name(code)}: {text}".rstrip(": ")
 
     def conclude(self) -> None:
-        """Write the line of the log: whatever came of it is known."""
+        """Write the line of the log: whatever came of it is known. What is not over is cut off: the proxy ends."""
+        if not self.over:
+            self.failed(Code.CANCELLED, "the proxy ends")
+            if self.local is not None:
+                reset_on_close(self.local)
         record = self.record
         bytes_each_way = self.said, self.delivered
         record.bytes_up, record.bytes_down = bytes_each_way if record.role == "client" else bytes_each_way[::-1]

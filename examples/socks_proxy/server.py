@@ -206,12 +206,8 @@ class _ServerEnd:
 
     def _conclude(self, session: Session) -> None:
         self._sessions -= 1
-        if not session.over:
-            session.failed(Code.CANCELLED, "the proxy ends")
         session.conclude()
         if session.local is not None:
-            if not session.over:
-                reset_on_close(session.local)
             session.local.close()
 
     async def _say_opened(self, tunnel: Tunnel, session: Session, opened: list[Effect]) -> None:

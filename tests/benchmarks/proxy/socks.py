@@ -11,6 +11,7 @@ HOST = "127.0.0.1"
 GREETING = b"\x05\x01\x00"
 METHOD = b"\x05\x00"
 REPLY_SIZE = 10
+_TIME_LIMIT = struct.pack("@ll", TIMEOUT, 0)
 
 
 def request(port: int) -> bytes:
@@ -34,11 +35,16 @@ def connect(via: int | None, to: int) -> socket.socket:
 
 def opened(port: int) -> socket.socket:
     """A blocking socket, with the kernel's own time limits: Python's would cost a system call for each read."""
-    stream = socket.create_connection((HOST, port), TIMEOUT)
-    stream.settimeout(None)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        stream.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", TIMEOUT, 0))
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # Not `create_connection`, which asks the resolver first: 20 µs of the machine that is measured.
+    stream = socket.socket()
+    try:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # of which the latter holds for connecting, too
+            stream.setsockopt(socket.SOL_SOCKET, option, _TIME_LIMIT)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.connect((HOST, port))
+    except BaseException:
+        stream.close()
+        raise
     return stream
 
 

@@ -38,7 +38,8 @@ def read_request(data: bytes | bytearray) -> tuple[bytes, int, int, int]:
 
 
 def answer(number: int) -> bytes:
-    return number.to_bytes(8, "big") + _TWICE[number % PATTERN_SIZE :][: ANSWER_SIZE - 8]
+    start = number % PATTERN_SIZE
+    return number.to_bytes(8, "big") + _TWICE[start : start + ANSWER_SIZE - 8]
 
 
 def is_right(offset: int, data: bytes) -> bool:

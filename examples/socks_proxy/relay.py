@@ -28,8 +28,24 @@ if TYPE_CHECKING:
 GONE = (BrokenResourceError, ClosedResourceError)
 # A destination that accepts nothing for so long is given up.
 STALL_TIMEOUT = 300.0
+# So much of bulk data is read at once when no session has begun for so long: a sixth less CPU. But a new session waits
+# for a dozen turns of the others, and so much takes a whole one.
+_BULK = 2 * MAX_DATA_SENT
+_CALM = 0.1
 # A close with pending data thrown away, and a RST: l_onoff 1, l_linger 0.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class _Newest:
+    """Of all sessions of this process, the one that came last."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = 0.0
+
+
+_newest = _Newest()
 
 
 def reset_on_close(stream: TCPStream) -> None:
@@ -59,6 +75,7 @@ class Session:
         "_failure",
         "_gone",
         "_news",
+        "_portion",
         "_said_all",
         "_stopped",
         "_waiting",
@@ -116,7 +133,7 @@ class Session:
         """Bytes from the local side to the tunnel."""
         self.delivered = 0
         """Bytes from the tunnel to the local side."""
-        self._began = self.last_active = time.monotonic()
+        self._began = self.last_active = _newest.began = time.monotonic()
         self.stalled_until: float | None = None
         """When a destination that accepts nothing of what is being delivered is given up."""
         self.committed = False
@@ -129,6 +146,8 @@ class Session:
         """Set when something has changed that somebody may wait for."""
         self._said_all = False
         """And the tunnel has been told."""
+        self._portion = MAX_DATA_SENT
+        """The most that is read of the local side at once."""
         self._carrying: anyio.CancelScope | None = None
         self._waiting = False
         """`carry` is at a place where it may be stopped."""
@@ -292,13 +311,13 @@ class Session:
         assert self.local is not None
         try:
             self._waiting = True
-            self.unsaid = await self.local.receive_on(MAX_DATA_SENT)
+            self.unsaid = await self.local.receive_on(self._portion)
         except EndOfStream:
             self._ended = True
             return
         finally:
             self._waiting = False
-        room = MAX_DATA_SENT - len(self.unsaid)
+        room = self._portion - len(self.unsaid)
         if room:
             self._listen_on(self.local, room)
 
@@ -326,6 +345,8 @@ class Session:
             effects += tunnel.machine.local_end(self.number)
         self._said_all = self._ended
         self.last_active = time.monotonic()
+        is_bulk = len(data) >= MAX_DATA_SENT and self.last_active - _newest.began > _CALM
+        self._portion = _BULK if is_bulk else MAX_DATA_SENT
         self.said += len(data)
         self.committed |= self._ended or bool(data)
         return effects

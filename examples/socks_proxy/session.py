@@ -155,11 +155,14 @@ class _Tunnel:
     # --- facts of the local side ----------------------------------------------------------------
 
     def local_data(self, session: int, payload: bytes | memoryview) -> list[Effect]:
-        """The local side has said something; dropped if nobody wants it any more."""
-        if len(payload) > MAX_DATA_SENT:
-            raise ValueError(f"{len(payload)} bytes do not fit into one DATA of at most {MAX_DATA_SENT}")
+        """The local side has said something, of any size; dropped if nobody wants it any more."""
         if session == self.session and self.may_send and payload:
-            self._effects.append(Send(Data(session, payload)))
+            if len(payload) <= MAX_DATA_SENT:
+                self._effects.append(Send(Data(session, payload)))
+            else:
+                view = memoryview(payload)
+                for start in range(0, len(view), MAX_DATA_SENT):
+                    self._effects.append(Send(Data(session, view[start : start + MAX_DATA_SENT])))
         return self._take()
 
     def local_end(self, session: int) -> list[Effect]:

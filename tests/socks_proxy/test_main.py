@@ -9,6 +9,7 @@ import errno
 import importlib.util
 import logging
 import os
+import platform
 import signal
 import socket
 import ssl
@@ -494,3 +495,23 @@ def test_the_process_helps() -> None:
     ended = run("server", "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"usage: {PROGRAM_NAME} server [options]")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives buffers back so soon")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_pages_of_freed_buffers_are_kept(keeps: bool) -> None:
+    program = """
+import resource, sys
+from examples.socks_proxy.__main__ import _keep_freed_buffers
+if sys.argv[1] == "True":
+    _keep_freed_buffers()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        buffers = [bytes(64) * 2048 for _ in range(4)]  # not b"", which is the same for all
+        del buffers
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    command = [sys.executable, "-c", program, str(keeps)]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True)
+    assert (int(ended.stdout) < 1000) is keeps

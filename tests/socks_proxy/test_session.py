@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tracemalloc
 from ipaddress import IPv4Address
+from random import Random
 from typing import Any
 
 import pytest
@@ -483,8 +484,9 @@ def test_a_pong_measures_the_round_trip_of_the_last_ping_only() -> None:
     assert client.round_trip == 0.5
 
 
-def test_more_than_fits_into_one_data_is_a_mistake_of_ours() -> None:
+def test_more_than_fits_into_one_data_goes_out_in_several() -> None:
     client = open_client()
-    assert client.local_data(1, bytes(MAX_DATA_SENT)) != []
-    with pytest.raises(ValueError, match="65525 bytes"):
-        client.local_data(1, bytes(MAX_DATA_SENT + 1))
+    spoken = Random(1).randbytes(2 * MAX_DATA_SENT + 1)
+    sent = [effect.packet for effect in client.local_data(1, spoken) if isinstance(effect, Send)]
+    assert [len(packet.payload) for packet in sent if isinstance(packet, Data)] == [MAX_DATA_SENT, MAX_DATA_SENT, 1]
+    assert b"".join(packet.payload for packet in sent if isinstance(packet, Data)) == spoken

@@ -10,10 +10,25 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from anyio import EndOfStream
 
+from examples.socks_proxy import relay
 from examples.socks_proxy.addresses import UNKNOWN
 from examples.socks_proxy.codes import Code, Command
-from examples.socks_proxy.packets import FIN, RESET, Data, Fin, Open, Opened, Packet, Refused, Reset
+from examples.socks_proxy.packets import (
+    DATA,
+    FIN,
+    HEADER_SIZE,
+    MAX_DATA_SENT,
+    RESET,
+    Data,
+    Fin,
+    Open,
+    Opened,
+    Packet,
+    Refused,
+    Reset,
+)
 from examples.socks_proxy.relay import Session
 from examples.socks_proxy.session import ClientTunnel, ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
@@ -208,6 +223,45 @@ async def test_an_application_is_not_listened_to_any_more_once_its_session_was_c
             await session.carry()
         assert session.said == 0
         assert [packet[0] for packet in websocket.sent] == [RESET]
+
+
+class Talker:
+    """A local side that says all it may, so many times, and takes 40 ms for each."""
+
+    def __init__(self, times: int, *, joined_at: int) -> None:
+        """A session begins beside this one at the time with that number."""
+        self.now = 1000.0
+        self.asked: list[int] = []
+        self._times = times
+        self._joined_at = joined_at
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def receive_on(self, most: int) -> bytes:
+        self.now += 0.04
+        self.asked.append(most)
+        if len(self.asked) == self._joined_at:
+            Session(UNKNOWN, SessionRecord(id=2, role="client"), Code.LOCAL_CLIENT_GONE)
+        if len(self.asked) > self._times:
+            raise EndOfStream
+        return bytes(most)
+
+
+async def test_bulk_data_is_read_in_large_portions_unless_a_session_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It costs less; but those who begin wait for each portion."""
+    talker, websocket = Talker(9, joined_at=6), Websocket()
+    monkeypatch.setattr(relay, "time", talker)
+    _, session, _ = client(websocket, cast("Any", talker))
+    session.permit()
+    await session.carry()
+    small, large = MAX_DATA_SENT, 2 * MAX_DATA_SENT
+    assert talker.asked == [small, small, small, large, large, large, small, small, small, large]
+    sent = [packet for packet in websocket.sent if packet[0] == DATA]
+    assert sum(len(packet) - HEADER_SIZE for packet in sent) == sum(talker.asked[:-1])
+    assert max(map(len, sent)) == MAX_DATA_SENT + HEADER_SIZE
 
 
 async def test_nobody_waits_for_a_tunnel_for_an_application_that_has_gone_away() -> None:

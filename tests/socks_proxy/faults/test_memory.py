@@ -34,7 +34,7 @@ CHUNK = bytes(16 * KIB)
 STREAMS = 3 * 64 * KIB
 # One end reads a piece of the local side, and waits for the tunnel to take it. The other reads the tunnel, and waits
 # for its local side to take the first of what it has read. The flood counts a piece of its own when it is all gone.
-ON_ITS_WAY = MAX_DATA_SENT + READ_SIZE
+ON_ITS_WAY = 2 * MAX_DATA_SENT + READ_SIZE
 BOUND = STREAMS + ON_ITS_WAY
 # In memory what is on its way is there up to three times, as it came, unmasked, and as the part that is written.
 MEMORY = STREAMS + 3 * ON_ITS_WAY

@@ -18,6 +18,7 @@ from typing import TextIO
 from wspool.websocket import WebSocketError
 
 from .addresses import Address
+from .log_stream import ImpatientHandler
 
 _logger = logging.getLogger("wspool.proxy")
 
@@ -52,7 +53,7 @@ def log_session(record: SessionRecord) -> None:
 
 def start_logging(log_format: str, level: str, stream: TextIO | None = None) -> None:
     """Send the log of this process to `stream`, by default standard error."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = ImpatientHandler(stream or sys.stderr)
     handler.setFormatter(JSONFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -179,7 +179,7 @@ async def test_what_arrives_in_the_moment_of_a_bare_cancellation_is_received_nex
     read = waits._attempt
 
     def read_and_cancel() -> Any:
-        asyncio.get_running_loop().call_soon(receiving.cancel)  # it comes before the task is woken
+        receiving.cancel()  # as the handler of a signal does
         return read()
 
     async def outcome() -> Any:
@@ -207,7 +207,7 @@ async def test_what_was_kept_for_a_cancelled_receive_reaches_the_sink_as_well(an
     read = waits._attempt
 
     def read_and_cancel() -> Any:
-        asyncio.get_running_loop().call_soon(receiving.cancel)
+        receiving.cancel()
         return read()
 
     poured = bytearray()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
-from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
-from anyio.abc import SocketAttribute
+from anyio import BusyResourceError, ClosedResourceError
 
 from tests.stream_pairs import own_tcp_pair
 from wspool.testing import settle
-from wspool.websocket import TCPStream, _waits, connect_tcp, listen_tcp
+from wspool.websocket import TCPStream, _waits, listen_tcp
 
 
 @pytest.fixture
@@ -172,35 +172,64 @@ async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_list
         assert accepted.fileno() == -1
 
 
+class Late:
+    """In place of a task's context: before the task goes on in it, it is cancelled once more."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+
+    def run(self, wake: Callable[[object], object], waits: object) -> None:
+        self._task.cancel()
+        wake(waits)
+
+
 @pytest.mark.usefixtures("on_asyncio")
-async def test_a_listener_that_is_closed_in_the_moment_of_an_accept_ends_as_any_other() -> None:
-    listener = await listen_tcp("127.0.0.1")
-    waits: Any = listener._waits[0]
-    accept = waits._attempt
-    handled = list[TCPStream]()
-    closing = list[Any]()
-
-    def accept_and_close() -> Any:
-        accepted = accept()
-        if accepted is not None:
-            closing.append(asyncio.ensure_future(listener.aclose()))  # before who accepts is woken
-        return accepted
-
-    async def serve() -> None:
-        with pytest.raises(BaseExceptionGroup) as caught:
-            await listener.serve(handled.append)
-        assert caught.group_contains(ClosedResourceError)
-        assert not caught.group_contains(OSError)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(serve)
+async def test_who_waits_goes_on_in_the_very_turn_in_which_something_has_come() -> None:
+    """Not behind all that is busy: and nothing lies between what was read and who gets it."""
+    here, there = map(TCPStream, socket.socketpair())
+    waits: Any = here._waits
+    received = list[bytes]()
+    loop = asyncio.get_running_loop()
+    async with here, there, anyio.create_task_group() as tasks:
+        tasks.start_soon(one, here, received)
         await settle()
-        waits._attempt = accept_and_close
-        async with await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port)) as client:
-            with pytest.raises((EndOfStream, BrokenResourceError)):
-                await client.receive()
-        await closing[0]
-    assert not handled
+        waits._unwatch()
+        await there.send(b"x")
+        called = loop.create_future()
+
+        def arrive() -> None:
+            waits._on_readable()
+            called.set_result(list(received))
+
+        loop.call_soon(arrive)
+        assert await called == [b"x"]
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_a_cancellation_in_the_moment_in_which_something_has_come_loses_nothing() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    waits: Any = here._waits
+    async with here, there:
+        receiving = asyncio.ensure_future(here.receive())
+        await settle()
+        waits._context = Late(receiving)
+        await there.send(b"x")
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        assert await here.receive() == b"x"
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_a_task_that_is_cancelled_while_it_waits_hears_why() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    async with here, there:
+        for reason in ("because", None):
+            receiving = asyncio.ensure_future(here.receive())
+            await settle()
+            receiving.cancel(reason)
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await receiving
+            assert caught.value.args == ((reason,) if reason else ())
 
 
 async def test_closing_twice_is_closing_once() -> None:

@@ -1,15 +1,17 @@
 """SHELL. Waiting for a socket: on asyncio by callbacks of the loop's own, which read; elsewhere by anyio's waits.
 
 On asyncio, one of anyio's waits costs 25 µs and two changes of epoll's list. Here the loop goes on watching the socket
-from one wait to the next, until it has something that nobody waits for; and the callback reads itself, so that one
-arrival is one callback and one turn (figures in docs/decisions).
+from one wait to the next, until it has something that nobody waits for; and the callback reads itself, and takes the
+task that waits one step further, so that one arrival is one callback and one turn (figures in docs/decisions).
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import Context
+from types import coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
@@ -34,10 +36,10 @@ class Waits(Protocol[T_co]):
         """What is there, or None."""
         ...
 
-    async def read(self) -> T_co:
+    def read(self) -> Awaitable[T_co]:
         """Wait, and return or raise what the attempt to read brings; ClosedResourceError once closed.
 
-        Cancellation loses nothing.
+        Cancellation loses nothing. To be awaited at once.
         """
         ...
 
@@ -91,9 +93,22 @@ def _nothing() -> None:
 
 
 class AsyncioWaits(_Keeps[T]):
-    """On asyncio's own loop, uvloop, and any other that watches sockets."""
+    """On asyncio's own loop, uvloop, and any other that watches sockets.
 
-    __slots__ = ("_fd", "_loop", "_reader", "_watched", "_writer")
+    It is itself what the task that reads awaits, "Future-like" as asyncio has it (`asyncio.isfuture`). A Future would
+    have its task go on only in the loop's next turn, behind all that is busy.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_cancelled",
+        "_context",
+        "_fd",
+        "_loop",
+        "_wake_reader",
+        "_watched",
+        "_writer",
+    )
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None], loop: asyncio.AbstractEventLoop) -> None:
         """Watch nothing yet."""
@@ -101,23 +116,30 @@ class AsyncioWaits(_Keeps[T]):
         self._fd = sock.fileno()
         self._loop = loop
         self._watched = False
-        self._reader: asyncio.Future[None] | None = None
+        self._asyncio_future_blocking = False
+        self._wake_reader: Callable[[object], object] | None = None
+        """Given by the task that waits, until it is called."""
+        self._context = Context()
+        self._cancelled: asyncio.CancelledError | None = None
         self._writer: asyncio.Future[None] | None = None
 
-    async def read(self) -> T:
+    @coroutine
+    def read(self) -> Generator[object, None, T]:
         while (kept := self.kept) is None:
             if self._closed:
                 raise ClosedResourceError
             if not self._watched:
                 self._loop.add_reader(self._fd, self._on_readable)
                 self._watched = True
-            self._reader = self._loop.create_future()
             self.reading = True
+            self._asyncio_future_blocking = True
             try:
-                await self._reader
+                yield self
+                if self._cancelled is not None:
+                    raise self._cancelled
             finally:
-                self._reader = None
                 self.reading = False
+                self._wake_reader = self._cancelled = None
             work.moved = 0
         self.kept = None
         if isinstance(kept, Exception):
@@ -126,8 +148,7 @@ class AsyncioWaits(_Keeps[T]):
         return result
 
     def _on_readable(self) -> None:
-        reader = self._reader
-        if reader is None or reader.done():
+        if self._wake_reader is None:
             # Nobody wants it yet. Until then, the loop would call for ever.
             self._unwatch()
             return
@@ -135,8 +156,35 @@ class AsyncioWaits(_Keeps[T]):
             self.kept = self._attempt()
         except Exception as error:
             self.kept = error
-        if self.kept is not None:
-            reader.set_result(None)
+        # Asked again: a signal's handler may have cancelled the task meanwhile, as that of Ctrl-C does.
+        if self.kept is not None and self._wake_reader is not None:
+            wake, self._wake_reader = self._wake_reader, None
+            # No task runs now: this is a callback of the loop's.
+            self._context.run(wake, self)
+
+    def _wake_reader_soon(self) -> None:
+        """For one who is in a step of a task."""
+        if self._wake_reader is not None:
+            self._loop.call_soon(self._wake_reader, self, context=self._context)
+            self._wake_reader = None
+
+    # What a task asks of that which it awaits: the part of asyncio.Future that it needs.
+
+    def add_done_callback(self, callback: Callable[[object], object], *, context: Context) -> None:
+        self._wake_reader, self._context = callback, context
+
+    def done(self) -> bool:
+        return self._wake_reader is None
+
+    def cancel(self, msg: object = None) -> bool:
+        if self.done():
+            return False
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self._wake_reader_soon()
+        return True
+
+    def result(self) -> None:
+        """Nothing: `read` looks itself."""
 
     def _unwatch(self) -> None:
         if self._watched:
@@ -163,8 +211,7 @@ class AsyncioWaits(_Keeps[T]):
         if self._writer is not None:
             self._loop.remove_writer(self._fd)
             _wake(self._writer)
-        if self._reader is not None:
-            _wake(self._reader)
+        self._wake_reader_soon()
         self._socket.close()
 
 

@@ -212,7 +212,8 @@ async def test_a_cancellation_in_the_moment_in_which_something_has_come_loses_no
     async with here, there:
         receiving = asyncio.ensure_future(here.receive())
         await settle()
-        waits._context = Late(receiving)
+        wake, _ = waits._reader
+        waits._reader = wake, Late(receiving)
         await there.send(b"x")
         with pytest.raises(asyncio.CancelledError):
             await receiving

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import ClosedResourceError
@@ -22,6 +22,7 @@ from ._turns import work
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+_Callback: TypeAlias = Callable[[object], object]
 
 
 class Waits(Protocol[T_co]):
@@ -102,10 +103,9 @@ class AsyncioWaits(_Keeps[T]):
     __slots__ = (
         "_asyncio_future_blocking",
         "_cancelled",
-        "_context",
         "_fd",
         "_loop",
-        "_wake_reader",
+        "_reader",
         "_watched",
         "_writer",
     )
@@ -117,9 +117,8 @@ class AsyncioWaits(_Keeps[T]):
         self._loop = loop
         self._watched = False
         self._asyncio_future_blocking = False
-        self._wake_reader: Callable[[object], object] | None = None
-        """Given by the task that waits, until it is called."""
-        self._context = Context()
+        self._reader: tuple[_Callback, Context] | None = None
+        """What wakes the task that waits, and in which context; None as soon as it is called, or will be."""
         self._cancelled: asyncio.CancelledError | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -139,7 +138,7 @@ class AsyncioWaits(_Keeps[T]):
                     raise self._cancelled
             finally:
                 self.reading = False
-                self._wake_reader = self._cancelled = None
+                self._reader = self._cancelled = None
             work.moved = 0
         self.kept = None
         if isinstance(kept, Exception):
@@ -148,7 +147,7 @@ class AsyncioWaits(_Keeps[T]):
         return result
 
     def _on_readable(self) -> None:
-        if self._wake_reader is None:
+        if self._reader is None:
             # Nobody wants it yet. Until then, the loop would call for ever.
             self._unwatch()
             return
@@ -157,24 +156,28 @@ class AsyncioWaits(_Keeps[T]):
         except Exception as error:
             self.kept = error
         # Asked again: a signal's handler may have cancelled the task meanwhile, as that of Ctrl-C does.
-        if self.kept is not None and self._wake_reader is not None:
-            wake, self._wake_reader = self._wake_reader, None
+        if self.kept is not None and (reader := self._take_reader()) is not None:
+            wake, context = reader
             # No task runs now: this is a callback of the loop's.
-            self._context.run(wake, self)
+            context.run(wake, self)
+
+    def _take_reader(self) -> tuple[_Callback, Context] | None:
+        reader, self._reader = self._reader, None
+        return reader
 
     def _wake_reader_soon(self) -> None:
         """For one who is in a step of a task."""
-        if self._wake_reader is not None:
-            self._loop.call_soon(self._wake_reader, self, context=self._context)
-            self._wake_reader = None
+        if (reader := self._take_reader()) is not None:
+            wake, context = reader
+            self._loop.call_soon(wake, self, context=context)
 
     # What a task asks of that which it awaits: the part of asyncio.Future that it needs.
 
-    def add_done_callback(self, callback: Callable[[object], object], *, context: Context) -> None:
-        self._wake_reader, self._context = callback, context
+    def add_done_callback(self, callback: _Callback, *, context: Context) -> None:
+        self._reader = (callback, context)
 
     def done(self) -> bool:
-        return self._wake_reader is None
+        return self._reader is None
 
     def cancel(self, msg: object = None) -> bool:
         if self.done():

@@ -233,6 +233,28 @@ async def test_a_task_that_is_cancelled_while_it_waits_hears_why() -> None:
             assert caught.value.args == ((reason,) if reason else ())
 
 
+@pytest.mark.usefixtures("on_asyncio")
+async def test_of_two_cancellations_at_once_the_first_one_is_heard_of() -> None:
+    """As with any Future: a scope of anyio's knows its own by the reason, and lets any other through."""
+    here, there = map(TCPStream, socket.socketpair())
+    scope = anyio.CancelScope()
+
+    async def receive() -> None:
+        with scope:
+            async with asyncio.timeout(None) as timeout:
+                timeouts.append(timeout)
+                await here.receive()
+
+    timeouts = list[asyncio.Timeout]()
+    async with here, there:
+        receiving = asyncio.ensure_future(receive())
+        await settle()
+        timeouts[0].reschedule(0)  # it is over in the next turn, before the task has had its own
+        scope.cancel()
+        await receiving
+    assert scope.cancelled_caught
+
+
 async def test_closing_twice_is_closing_once() -> None:
     client, server = await own_tcp_pair()
     async with server:

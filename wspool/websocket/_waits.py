@@ -134,8 +134,6 @@ class AsyncioWaits(_Keeps[T]):
             self._asyncio_future_blocking = True
             try:
                 yield self
-                if self._cancelled is not None:
-                    raise self._cancelled
             finally:
                 self.reading = False
                 self._reader = self._cancelled = None
@@ -187,7 +185,9 @@ class AsyncioWaits(_Keeps[T]):
         return True
 
     def result(self) -> None:
-        """Nothing: `read` looks itself."""
+        """Nothing, as `read` looks itself; but of several cancellations the task is to hear of the first one."""
+        if self._cancelled is not None:
+            raise self._cancelled
 
     def _unwatch(self) -> None:
         if self._watched:

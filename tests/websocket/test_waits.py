@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import pytest
-from anyio import BusyResourceError, ClosedResourceError
+from anyio import BusyResourceError, ClosedResourceError, EndOfStream
 
 from tests.stream_pairs import own_tcp_pair
 from wspool.testing import settle
@@ -253,6 +255,53 @@ async def test_of_two_cancellations_at_once_the_first_one_is_heard_of() -> None:
         scope.cancel()
         await receiving
     assert scope.cancelled_caught
+
+
+async def test_an_end_that_was_waited_for_is_forgotten_without_the_garbage_collector() -> None:
+    """And with it the task, and all that it knows: the proxy seldom looks for cycles."""
+    here, there = map(TCPStream, socket.socketpair())
+    ends = list[weakref.ref[EndOfStream]]()
+
+    async def receive() -> None:
+        for _ in range(2):
+            try:
+                await here.receive()
+            except EndOfStream as end:
+                ends.append(weakref.ref(end))
+            here._waits.kept = EndOfStream()  # as if the next one had been cancelled as it came
+
+    gc.disable()
+    try:
+        async with here, there, anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await settle()
+            await there.send_eof()
+        assert [end() for end in ends] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_who_keeps_an_error_does_not_keep_the_task_that_has_waited() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    errors = list[Exception]()
+
+    async def receive() -> None:
+        try:
+            await here.receive()
+        except EndOfStream as end:
+            errors.append(end)
+
+    async with here, there:
+        receiving = asyncio.ensure_future(receive())
+        await settle()
+        await there.send_eof()
+        await receiving
+        task = weakref.ref(receiving)
+        del receiving
+        await settle()
+        assert task() is None
+    assert errors
 
 
 async def test_closing_twice_is_closing_once() -> None:

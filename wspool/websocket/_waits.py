@@ -85,7 +85,10 @@ class _Keeps(Generic[T]):
         kept: T | Exception | None = self.kept
         self.kept = None
         if isinstance(kept, Exception):
-            raise kept
+            try:
+                raise kept
+            finally:
+                del kept  # its traceback knows this frame: that would be a cycle
         return kept
 
 
@@ -140,7 +143,10 @@ class AsyncioWaits(_Keeps[T]):
             work.moved = 0
         self.kept = None
         if isinstance(kept, Exception):
-            raise kept
+            try:
+                raise kept
+            finally:
+                del kept
         result: T = kept
         return result
 
@@ -158,6 +164,7 @@ class AsyncioWaits(_Keeps[T]):
             wake, context = reader
             # No task runs now: this is a callback of the loop's.
             context.run(wake, self)
+            del wake, context, reader  # an error's traceback knows this frame, and would keep the task
 
     def _take_reader(self) -> tuple[_Callback, Context] | None:
         reader, self._reader = self._reader, None

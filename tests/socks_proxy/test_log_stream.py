@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Generator
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -101,6 +101,42 @@ def test_a_terminal_that_was_stopped_stops_nothing() -> None:
     assert os.read(master, 1000).decode().split("\r\n") == [f"{LOSS}1", "seen", ""]
     stream.close()
     os.close(master)
+
+
+def test_a_terminal_that_nobody_reads_stops_nothing() -> None:
+    """As that of a connection that hangs: it has room for something, but not for a line."""
+    import pty
+
+    master, terminal = pty.openpty()
+    stream = os.fdopen(terminal, "w")
+    handler = ImpatientHandler(stream)
+    for number in range(2000):
+        handler.handle(logging.LogRecord("log", logging.INFO, __file__, 1, f"{number:0100}", None, None))
+    rows = b""
+    os.set_blocking(master, False)
+    with suppress(BlockingIOError):
+        while True:
+            rows += os.read(master, 1 << 20)
+    whole = rows.decode().split("\r\n")[:-1]
+    assert whole == [f"{number:0100}" for number in range(len(whole))]
+    assert 10 < len(whole) < 2000
+    handler.handle(logging.LogRecord("log", logging.INFO, __file__, 1, "seen", None, None))
+    assert os.read(master, 1000).decode().split("\r\n")[-3:] == [f"{LOSS}{2000 - len(whole)}", "seen", ""]
+    handler.close()
+    stream.close()
+    os.close(master)
+
+
+def test_a_character_that_is_escaped_into_many_stops_nothing(pipe: Pipe) -> None:
+    """As on a standard error that is not UTF-8."""
+    stream: Any = pipe.stream
+    stream.reconfigure(encoding="ascii", errors="backslashreplace")
+    for _ in range(20):
+        pipe.log("\N{GRINNING FACE}" * 1000)
+    *read, cut = pipe.read()
+    assert set(read) == {"\\U0001f600" * 1000}
+    assert cut != read[0]
+    assert read[0].startswith(cut)
 
 
 def test_a_stream_in_memory_takes_everything() -> None:

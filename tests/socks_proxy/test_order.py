@@ -36,7 +36,7 @@ from examples.socks_proxy.packets import (
 )
 from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
 
-from .ends import TOKEN, Ends, Handler, both_ends, echo, everything, exactly, reset, serve_in
+from .ends import PATIENCE, TOKEN, Ends, Handler, both_ends, echo, everything, exactly, reset, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -343,6 +343,7 @@ async def test_the_end_of_a_session_goes_out_before_a_server_that_ends_closes_it
             await anyio.sleep_forever()
 
     monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
+    monkeypatch.setattr(tunnel_module, "_LAST_WORDS", PATIENCE)  # on a busy machine all takes a second to arrive
     held = Held(monkeypatch, lambda is_client, kind: not is_client and kind == DATA)
     async with both_ends(monkeypatch, server={"idle_timeout": 0.3}) as ends:
         address = Address(parse_host("127.0.0.1"), await ends.listen(destination))

@@ -156,13 +156,11 @@ class _Tunnel:
 
     def local_data(self, session: int, payload: bytes | memoryview) -> list[Effect]:
         """The local side has said something, of any size; dropped if nobody wants it any more."""
-        if session == self.session and self.may_send and payload:
-            if len(payload) <= MAX_DATA_SENT:
-                self._effects.append(Send(Data(session, payload)))
-            else:
-                view = memoryview(payload)
-                for start in range(0, len(view), MAX_DATA_SENT):
-                    self._effects.append(Send(Data(session, view[start : start + MAX_DATA_SENT])))
+        if session == self.session and self.may_send:
+            # A view is cut without a copy; what fits is not cut.
+            whole = payload if len(payload) <= MAX_DATA_SENT else memoryview(payload)
+            for start in range(0, len(whole), MAX_DATA_SENT):
+                self._effects.append(Send(Data(session, whole[start : start + MAX_DATA_SENT])))
         return self._take()
 
     def local_end(self, session: int) -> list[Effect]:

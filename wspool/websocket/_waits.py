@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import coroutine
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio import ClosedResourceError
@@ -127,7 +127,7 @@ class AsyncioWaits(_Keeps[T]):
 
     @coroutine
     def read(self) -> Generator[object, None, T]:
-        while (kept := self.kept) is None:
+        while self.kept is None:
             if self._closed:
                 raise ClosedResourceError
             if not self._watched:
@@ -141,14 +141,7 @@ class AsyncioWaits(_Keeps[T]):
                 self.reading = False
                 self._reader = self._cancelled = None
             work.moved = 0
-        self.kept = None
-        if isinstance(kept, Exception):
-            try:
-                raise kept
-            finally:
-                del kept
-        result: T = kept
-        return result
+        return cast("T", self._take())
 
     def _on_readable(self) -> None:
         if self._reader is None:

@@ -205,8 +205,14 @@ async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None)
                 await is_ready.wait()
                 return url[0]
 
-            far: dict[str, Any] = {"token": TOKEN, "path": "/tunnel", "plain": True, "grace": 1.0, **(server or {})}
-            far.setdefault("policy", Policy(allow_private=True))
+            far: dict[str, Any] = {
+                "token": TOKEN,
+                "path": "/tunnel",
+                "plain": True,
+                "policy": Policy(allow_private=True),
+                "grace": PATIENCE,
+                **(server or {}),
+            }
             server_url = await start(run_server, ServerSettings(listen=("127.0.0.1", 0), **far), stop_server)
             line = Line(tasks, to=urlsplit(server_url).port or 0)
             line.port = await serve_in(tasks, line.handle)
@@ -214,7 +220,7 @@ async def both_ends(monkeypatch: Any, *, client: Any = None, server: Any = None)
                 "server": f"ws://127.0.0.1:{line.port}/tunnel",
                 "token": TOKEN,
                 "min_idle": 0,
-                "grace": 1.0,
+                "grace": PATIENCE,
                 **(client or {}),
             }
             client_url = await start(run_client, ClientSettings(listen=("127.0.0.1", 0), **near), stop_client)

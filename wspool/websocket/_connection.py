@@ -180,7 +180,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         await checkpoint_if_cancelled()
         await self._send([_checked(data)], one_message=False)
 
-    async def _send(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> None:
+    async def _send(self, items: list[bytes | memoryview | str], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
         if turn_is_due():
             await turn()
@@ -200,7 +200,14 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         finally:
             self._writer.release()
 
-    def _frames(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> Generator[bytes, None, None]:
+    def _frames(self, items: list[bytes | memoryview | str], *, one_message: bool) -> Iterable[bytes]:
+        if len(items) == 1 and isinstance(items[0], bytes):  # it is short, so it needs no cutting
+            return (self._protocol.send_bytes(items[0]),)
+        return self._cut_frames(items, one_message=one_message)
+
+    def _cut_frames(
+        self, items: Iterable[bytes | memoryview | str], *, one_message: bool
+    ) -> Generator[bytes, None, None]:
         """Ends early when they have closed or failed meanwhile."""
         protocol = self._protocol
         for item in items:
@@ -328,6 +335,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
     def part_at_hand(self) -> Part | None:
         """The next part, if it has been received already."""
         event = self._protocol.next_event()
+        if event is None or type(event) is BytesReceived:
+            return event
         while isinstance(event, PongReceived):  # any byte is a sign of life, a pong no better one
             event = self._protocol.next_event()
         if isinstance(event, CloseReceived):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from wspool.websocket import WriteLock
+from wspool.websocket import WriteLock, new_event
 
 from .codes import Code, code_name
 from .effects import Effect, SessionOpened, SessionRefused
@@ -19,7 +19,7 @@ from .packets import MAX_DATA_SENT
 from .session_log import SessionRecord, log_session
 
 if TYPE_CHECKING:
-    from wspool.websocket import TCPStream
+    from wspool.websocket import Event, TCPStream
 
     from .addresses import Address
     from .tunnel import Tunnel
@@ -142,7 +142,7 @@ class Session:
         """The local side has said all."""
         self._failure: Exception | None = None
         """What has become of it since."""
-        self._news: anyio.Event | None = None
+        self._news: Event | None = None
         """Set when something has changed that somebody may wait for."""
         self._said_all = False
         """And the tunnel has been told."""
@@ -169,7 +169,7 @@ class Session:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that is told by `changed`."""
         while not condition():
-            self._news = self._news or anyio.Event()
+            self._news = self._news or new_event()
             await self._news.wait()
 
     def changed(self) -> None:

@@ -133,6 +133,12 @@ class _Tunnel:
         """Whether local data would go out; if not, it need not be read."""
         return not self.closed and self.session > 0 and self.sent is NONE
 
+    def takes_data(self, session: int) -> bool:
+        """Whether of DATA in that session nothing would come but its delivery: then it need not be told of it."""
+        if session != self.session or self.opening or self.closed:
+            return False
+        return self.got is NONE and self.sent is not RESET
+
     @property
     def next_deadline(self) -> float | None:
         """When to call `expire`; it changes with any fact."""
@@ -156,12 +162,14 @@ class _Tunnel:
 
     def local_data(self, session: int, payload: bytes | memoryview) -> list[Effect]:
         """The local side has said something, of any size; dropped if nobody wants it any more."""
-        if session == self.session and self.may_send:
-            # A view is cut without a copy; what fits is not cut.
-            whole = payload if len(payload) <= MAX_DATA_SENT else memoryview(payload)
-            for start in range(0, len(whole), MAX_DATA_SENT):
-                self._effects.append(Send(Data(session, whole[start : start + MAX_DATA_SENT])))
-        return self._take()
+        if not payload or session != self.session or not self.may_send:
+            return []
+        if len(payload) <= MAX_DATA_SENT:
+            return [Send(Data(session, payload))]
+        view = memoryview(payload)  # it is cut without a copy
+        return [
+            Send(Data(session, view[start : start + MAX_DATA_SENT])) for start in range(0, len(view), MAX_DATA_SENT)
+        ]
 
     def local_end(self, session: int) -> list[Effect]:
         """The local side has said all; it goes on listening."""

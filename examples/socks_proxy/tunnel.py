@@ -168,7 +168,7 @@ class Tunnel:
         """Let go of a session that is over."""
         session = self._session
         # Not before its local side has been told all, perhaps that it was cut off; until then its time limits hold.
-        if session is None or session.held or self._acting:
+        if session is None or self._acting or session.held:
             return
         if self.machine.is_idle or self.machine.closed:
             self._session = None
@@ -191,7 +191,8 @@ class Tunnel:
                 packets.append(effect.packet)
             else:
                 others.append(effect)
-        self._acting += bool(others)
+        if others:
+            self._acting += 1
         try:
             if packets and not self.lost:
                 self._outbox += map(encode, packets)
@@ -200,8 +201,10 @@ class Tunnel:
             for effect in others:
                 await self._do(effect, session)
         finally:
-            self._acting -= bool(others)
-            self._settle()
+            if others:
+                self._acting -= 1
+            if self._session is not None:
+                self._settle()
         if self._room is not None:
             self._make_room()
 
@@ -288,6 +291,8 @@ class Tunnel:
                 if isinstance(part.data, str):
                     raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
                 packet = self._reader.feed(part.data, part.finished)
+                if isinstance(packet, Data):
+                    packet = self._pass_on(packet)
                 if packet is not None:
                     if not self.machine.wants_packets or (self._session is not None and self._session.held):
                         await self._wait_for_room()
@@ -307,6 +312,17 @@ class Tunnel:
             with anyio.CancelScope(shield=True):
                 await anyio.aclose_forcefully(self.websocket)
                 await self.lose("it is not read any more")
+
+    def _pass_on(self, packet: Data) -> Data | None:
+        """Deliver payload of which nothing else comes, as far as it is taken at once; what is left of it."""
+        number, payload = packet
+        session = self._session
+        if session is None or session.held or session.number != number or not self.machine.takes_data(number):
+            return packet
+        sent = session.deliver_nowait(payload)
+        if sent == len(payload):
+            return None
+        return Data(number, payload[sent:]) if sent else packet
 
     async def _wait_for_room(self) -> None:
         """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias
 
-import anyio
 from anyio.abc import TaskGroup
+
+from wspool.websocket import new_event
 
 _Job: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
 
@@ -67,7 +68,7 @@ class _Break:
     __slots__ = ("jobs", "over")
 
     def __init__(self) -> None:
-        self.over = anyio.Event()
+        self.over = new_event()
         self.jobs: list[_Job] = []
 
     def end(self, *jobs: _Job) -> None:

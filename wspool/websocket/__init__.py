@@ -19,6 +19,7 @@ from ._errors import (
     WebSocketClosed,
     WebSocketError,
 )
+from ._event import Event, new_event
 from ._handshake import Accept, Request, Response
 from ._masking import masker
 from ._settings import WebSocketSettings
@@ -31,6 +32,7 @@ __all__ = (
     "Accept",
     "ConnectFailed",
     "ConnectTimeout",
+    "Event",
     "InvalidURL",
     "ProtocolViolation",
     "Request",
@@ -54,5 +56,6 @@ __all__ = (
     "default_context",
     "listen_tcp",
     "masker",
+    "new_event",
     "resolve",
 )

@@ -25,7 +25,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
 from ._scratch import scratch
-from ._turns import take_turn, work
+from ._turns import take_turn, turn, turn_is_due, work
 from ._waits import Waits, waits_for
 
 _logger = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ class TCPStream(SocketStream):
         self._wanted = 0
         """The most bytes that the receive that waits can return."""
         self._drained = False
-        """When last asked, it had nothing. Whatever a read brings, the next one has to ask before it waits: libuv stops
-        to watch a socket that was reset, even if there still was something to be read."""
+        """There is no use in asking it again: a wait will tell."""
         self._sink: Callable[[memoryview], object] | None = None
         self._sending = False
         self._closed = False
@@ -144,6 +143,7 @@ class TCPStream(SocketStream):
             raise self._failed(error) from error
         if not size:
             raise EndOfStream
+        self._drained = size < self._wanted and self._waits.tells_all
         work.moved += size
         return data
 
@@ -258,6 +258,7 @@ async def connect_tcp(host: str, port: int) -> TCPStream:
         OSError: The name has no address, or none of them answered. Of several reasons, the cause is an
             ExceptionGroup with each of them.
     """
+    await checkpoint_if_cancelled()
     return await connect_any(await resolve(host, port))
 
 
@@ -289,7 +290,8 @@ def _in_turn(addresses: Iterable[Address]) -> list[Address]:
 async def connect_any(addresses: Sequence[Address]) -> TCPStream:
     """Connect to the first of the addresses that answers; for `OSError`, see `connect_tcp`.
 
-    Cancellation leaves no socket behind.
+    Cancellation leaves no socket behind. A connection that is there at once, as on the same machine, comes without a
+    look for one.
     """
     if len(addresses) == 1:
         return await _connect(addresses[0])
@@ -321,7 +323,8 @@ async def connect_any(addresses: Sequence[Address]) -> TCPStream:
 
 async def _connect(address: Address) -> TCPStream:
     family, target = address
-    await take_turn()  # on the same machine nothing has to be waited for
+    if turn_is_due():  # on the same machine nothing has to be waited for
+        await turn()
     stream = TCPStream(socket.socket(family, socket.SOCK_STREAM))
     try:
         await stream._connect(target)
@@ -371,7 +374,8 @@ class TCPListener(Listener[TCPStream]):
         self, waits: Waits[socket.socket], handler: Callable[[TCPStream], Any], handlers: Starts
     ) -> None:
         while not self._closed:
-            await take_turn()
+            if turn_is_due():
+                await turn()
             try:
                 accepted = waits.read_nowait() or await waits.read()
             except OSError as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -304,7 +304,7 @@ class TLSStream(ByteStream):
             if self._closed or self._failure is not None or self._send_failure is not None:
                 self._check_usable()
                 self._raise(self._send_failure)
-            for part in _parts(item):
+            for part in (item,) if isinstance(item, bytes) and 0 < len(item) <= _BATCH else _parts(item):
                 self._encrypt(part)
                 await self._flush()
         finally:
@@ -443,11 +443,9 @@ def is_truncation(error: ssl.SSLError) -> bool:
     return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
-def _parts(item: bytes | bytearray | memoryview) -> Iterable[bytes | memoryview]:
-    if isinstance(item, bytes) and 0 < len(item) <= _BATCH:
-        return (item,)
+def _parts(item: bytes | bytearray | memoryview) -> list[memoryview]:
     data = memoryview(item).cast("B")
-    return (data[start : start + _BATCH] for start in range(0, len(data), _BATCH))
+    return [data[start : start + _BATCH] for start in range(0, len(data), _BATCH)]
 
 
 def _worded(what: str, error: BaseException) -> str:

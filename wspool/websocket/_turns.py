@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from types import coroutine
 
-from anyio import Event
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from .._backend import in_trio
+from ._event import Event, new_event
 
 # Bytes that may be moved without a turn for the other tasks, by all streams together, so that no loop over many of
 # them starves anybody: a fraction of a millisecond. A new session beside a bulk transfer waits for a dozen turns.
@@ -101,7 +101,7 @@ class WriteLock:
             raise
 
     async def _wait(self) -> None:
-        mine = Event()
+        mine = new_event()
         queue = self._queue = self._queue or []
         queue.append(mine)
         try:

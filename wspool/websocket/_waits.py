@@ -32,6 +32,9 @@ class Waits(Protocol[T_co]):
     """What was read for one who was cancelled in the same moment; it comes before anything else."""
     reading: bool
     """Whether somebody waits to read."""
+    tells_all: bool
+    """Whether a wait tells of everything that there is. If not, ask before each: libuv stops to watch a socket that was
+    reset, even if there still was something to be read."""
 
     def read_nowait(self) -> T_co | None:
         """What is there, or None."""
@@ -69,11 +72,12 @@ def waits_for(sock: socket.socket, attempt: Callable[[], T | None]) -> Waits[T]:
 class _Keeps(Generic[T]):
     """What both have in common."""
 
-    __slots__ = ("_attempt", "_closed", "_socket", "kept", "reading")
+    __slots__ = ("_attempt", "_closed", "_socket", "kept", "reading", "tells_all")
 
-    def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
+    def __init__(self, sock: socket.socket, attempt: Callable[[], T | None], *, tells_all: bool = True) -> None:
         self.kept: Any = None
         self.reading = False
+        self.tells_all = tells_all
         self._socket = sock
         self._attempt = attempt
         self._closed = False
@@ -115,7 +119,7 @@ class AsyncioWaits(_Keeps[T]):
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None], loop: asyncio.AbstractEventLoop) -> None:
         """Watch nothing yet."""
-        super().__init__(sock, attempt)
+        super().__init__(sock, attempt, tells_all=isinstance(loop, asyncio.SelectorEventLoop))
         self._fd = sock.fileno()
         self._loop = loop
         self._watched = False
@@ -141,7 +145,12 @@ class AsyncioWaits(_Keeps[T]):
                 self.reading = False
                 self._reader = self._cancelled = None
             work.moved = 0
-        return cast("T", self._take())
+        kept = self.kept
+        if isinstance(kept, Exception):
+            del kept
+            self._take()
+        self.kept = None
+        return kept  # type: ignore[no-any-return]
 
     def _on_readable(self) -> None:
         if self._reader is None:
@@ -153,7 +162,8 @@ class AsyncioWaits(_Keeps[T]):
         except Exception as error:
             self.kept = error
         # Asked again: a signal's handler may have cancelled the task meanwhile, as that of Ctrl-C does.
-        if self.kept is not None and (reader := self._take_reader()) is not None:
+        if self.kept is not None and (reader := self._reader) is not None:
+            self._reader = None
             wake, context = reader
             # No task runs now: this is a callback of the loop's.
             context.run(wake, self)

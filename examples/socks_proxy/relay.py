@@ -69,7 +69,6 @@ class Session:
     # Without them, so many attributes take a dict of their own, of 1.6 KiB.
     __slots__ = (
         "_began",
-        "_carrying",
         "_deliveries",
         "_ended",
         "_failure",
@@ -78,7 +77,6 @@ class Session:
         "_portion",
         "_said_all",
         "_stopped",
-        "_waiting",
         "_when_over",
         "address",
         "answer",
@@ -148,9 +146,6 @@ class Session:
         """And the tunnel has been told."""
         self._portion = MAX_DATA_SENT
         """The most that is read of the local side at once."""
-        self._carrying: anyio.CancelScope | None = None
-        self._waiting = False
-        """`carry` is at a place where it may be stopped."""
         self._stopped = False
         self._deliveries = WriteLock()
 
@@ -187,7 +182,6 @@ class Session:
         """It cannot begin: whoever pumps is to look for another tunnel, or to tell the application."""
         self.answer = answer
         self.stop()
-        self.changed()
 
     def finish(self) -> None:
         """It is over on its tunnel."""
@@ -281,11 +275,11 @@ class Session:
 
     # --- from the local side to the tunnel --------------------------------------------------------------
 
-    async def carry(self, *, until_answered: bool = False) -> None:
+    async def carry(self) -> None:
         """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
             # What was heard when it is stopped waits for the next tunnel.
-            while not (self._stopped or self._said_all or (until_answered and self.answer_by is None)):
+            while not (self._stopped or self._said_all):
                 heard = self.unsaid or self._ended
                 if heard and self.may_relay:
                     assert self.tunnel is not None
@@ -293,32 +287,22 @@ class Session:
                 elif self._failure is not None:
                     raise self._failure
                 elif heard:
-                    await self._wait_for_leave()
+                    await self.until(lambda: self.may_relay or self._stopped)
                 else:
                     await self._listen()
         except GONE as error:
             await self.give_up(self._gone, str(error))
 
-    async def _wait_for_leave(self) -> None:
-        self._waiting = True
-        try:
-            await self.until(lambda: self.may_relay or self._stopped)
-        finally:
-            self._waiting = False
-
     async def _listen(self) -> None:
         """Fetch what the local side says, and its end if that has come as well: the two belong into one write."""
         assert self.local is not None
         try:
-            self._waiting = True
             self.unsaid = await self.local.receive_on(self._portion)
         except EndOfStream:
             self._ended = True
             return
-        finally:
-            self._waiting = False
         room = self._portion - len(self.unsaid)
-        if room:
+        if room and not self._stopped:
             self._listen_on(self.local, room)
 
     def _listen_on(self, local: TCPStream, room: int) -> None:
@@ -354,12 +338,7 @@ class Session:
     async def carried(self, all_said: Callable[[Session], None]) -> None:
         """Carry until both directions have ended, or the session is refused; tell when only the far end is to end."""
         if not self.refused:
-            with anyio.CancelScope() as self._carrying:
-                await self.carry(until_answered=True)
-            # From now on nobody stops it, and a scope would take half a KiB for as long as the session is open.
-            self._carrying = None
-            if not self.given_up:
-                await self.carry()
+            await self.carry()
             if not (self.over or self.refused):
                 all_said(self)
             await self.until(lambda: self.over or self.refused)
@@ -367,17 +346,17 @@ class Session:
     def stop(self) -> None:
         """Let `carry` end; nothing is lost, and it can be called again."""
         self._stopped = True
-        # What it writes must not be cut off: then it ends by itself.
-        if self._carrying is not None and self._waiting:
-            self._carrying.cancel()
+        # No scope is cancelled: what it writes must not be cut off, and a scope takes 50 calls and half a KiB.
+        if self.local is not None:
+            self.local.interrupt()
+        self.changed()
 
     async def watched(self, wait: Callable[[], Awaitable[object]]) -> None:
         """Wait for a tunnel, but not if the local side goes away: then the session is given up."""
         failure: Exception | None = None
 
         async def listen() -> None:
-            with anyio.CancelScope() as self._carrying:
-                await self.carry()
+            await self.carry()
             if self.given_up:
                 tasks.cancel_scope.cancel()
 

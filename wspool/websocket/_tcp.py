@@ -123,6 +123,10 @@ class TCPStream(SocketStream):
         data = self._read() if self._waits.kept is None else self._waits.read_nowait()
         return data if data is None or len(data) <= max_bytes else self._cut(data)
 
+    def interrupt(self) -> None:
+        """Have the receive that waits return an empty string, if one waits. Nothing is lost."""
+        self._waits.interrupt()
+
     def _cut(self, data: bytes) -> bytes:
         """What was kept for a cancelled receive may be more than the next one asks for."""
         self._waits.kept = data[self._wanted :]

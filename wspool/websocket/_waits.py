@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import coroutine
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import anyio
 from anyio import ClosedResourceError
@@ -45,6 +45,10 @@ class Waits(Protocol[T_co]):
 
         Cancellation loses nothing. To be awaited at once.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """Who waits to read gets an empty string instead."""
         ...
 
     async def writable(self) -> None:
@@ -199,6 +203,11 @@ class AsyncioWaits(_Keeps[T]):
         if self._cancelled is not None:
             raise self._cancelled
 
+    def interrupt(self) -> None:
+        if self._reader is not None:
+            self.kept = b""
+            self._wake_reader_soon()
+
     def _unwatch(self) -> None:
         if self._watched:
             self._watched = False
@@ -246,7 +255,8 @@ class AnyioWaits(_Keeps[T]):
     async def read(self) -> T:
         while (result := self._take()) is None:
             await self._readable()
-            self.kept = self._attempt()
+            if self.kept is None:
+                self.kept = self._attempt()
         return result
 
     async def _readable(self) -> None:
@@ -255,6 +265,9 @@ class AnyioWaits(_Keeps[T]):
         self.reading = True
         try:
             await anyio.wait_readable(self._socket)
+        except ClosedResourceError:
+            if self.kept is None:
+                raise
         finally:
             self.reading = False
             self._close_if_unused()
@@ -262,11 +275,19 @@ class AnyioWaits(_Keeps[T]):
         if self._closed:
             raise ClosedResourceError
 
+    def interrupt(self) -> None:
+        if self.reading:
+            self.kept = b""
+            anyio.notify_closing(self._socket)  # which wakes a writer, too: it tries, and waits again
+
     async def writable(self) -> None:
         self._writing = True
         try:
             await anyio.wait_writable(self._socket)
             work.moved = 0
+        except ClosedResourceError:
+            if self._closed:
+                raise
         finally:
             self._writing = False
             self._close_if_unused()

@@ -54,11 +54,17 @@ class Link(ByteStream):
         self._memory: Any = memory
         self._far = far
         self._reset = False
+        self._receiving = anyio.CancelScope()
         self.raw_socket = self
         self.receive_on = self.receive
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        return bytes(await self._memory.receive(max_bytes))
+        with anyio.CancelScope() as self._receiving:
+            return bytes(await self._memory.receive(max_bytes))
+        return b""
+
+    def interrupt(self) -> None:
+        self._receiving.cancel()
 
     async def send(self, item: bytes) -> None:
         await self._memory.send(item)

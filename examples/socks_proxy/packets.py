@@ -214,9 +214,9 @@ class PacketReader:
             return self._pass(memoryview(part), finished)
         if not self._kept and len(part) >= HEADER_SIZE and part[0] == DATA:
             return self._begin_data(part, finished)
-        self._check_growth(part)
-        if finished and not self._kept:
+        if finished and not self._kept and len(part) <= MAX_PACKET:
             return _decode(bytes(part))
+        self._check_growth(part)
         self._kept += part
         if self._kept.startswith(_DATA) and len(self._kept) >= HEADER_SIZE:
             return self._begin_data(bytes(self._kept), finished)

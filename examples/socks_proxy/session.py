@@ -99,6 +99,8 @@ class _Tunnel:
         """The session that runs, or the last one; 0 before the first."""
         self.sent = NONE
         self.got = NONE
+        self.is_idle = True
+        """Both ends of the last session are out, or there was none."""
         self.opening = False
         """The session has begun, and the server has not said that it has dialled."""
         self.closed = False
@@ -122,11 +124,6 @@ class _Tunnel:
         self._effects: list[Effect] = []
 
     # --- what can be asked ----------------------------------------------------------------------
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether both ends of the last session are out, if there was one."""
-        return not self.session or (self.sent is not NONE and self.got is not NONE)
 
     @property
     def may_send(self) -> bool:
@@ -174,7 +171,7 @@ class _Tunnel:
     def local_end(self, session: int) -> list[Effect]:
         """The local side has said all; it goes on listening."""
         if session == self.session and self.may_send:
-            self.sent = FIN
+            self._set_sent(FIN)
             self._effects.append(Send(Fin(session)))
         return self._take()
 
@@ -192,7 +189,7 @@ class _Tunnel:
 
     def _cut_off(self, packet: Reset | Refused) -> None:
         """End our direction, and drop what comes in the other, within the budget (protocol rule 4)."""
-        self.sent = RESET
+        self._set_sent(RESET)
         self._effects.append(Send(packet))
         if self.got is NONE:
             self._drain_left = DRAIN_BYTES
@@ -316,12 +313,17 @@ class _Tunnel:
         if was_idle:
             return
         if self.sent is NONE:
-            self.sent = RESET
+            self._set_sent(RESET)
             self._effects.append(Send(Reset(self.session, Code.CANCELLED)))
         self._abort_local(packet.code, packet.text)
 
+    def _set_sent(self, end: End) -> None:
+        self.sent = end
+        self.is_idle = self.got is not NONE
+
     def _set_got(self, end: End) -> None:
         self.got = end
+        self.is_idle = self.sent is not NONE
         self._drain_deadline = None
 
     def _abort_local(self, code: int, text: str) -> None:
@@ -335,6 +337,7 @@ class _Tunnel:
         self._late_reset = self.session if self.got is FIN else 0
         self.session = session
         self.sent = self.got = NONE
+        self.is_idle = False
         self.opening = True
         self._local = False
 
@@ -400,7 +403,7 @@ class ClientTunnel(_Tunnel):
     def _receive_refused(self, packet: Refused) -> None:
         self._set_got(RESET)
         if self.sent is NONE:
-            self.sent = FIN
+            self._set_sent(FIN)
             self._effects.append(Send(Fin(self.session)))
         self._refuse_local(packet.code, packet.text, packet.retry_is_safe)
 

@@ -189,8 +189,6 @@ def test_numbers_go_round_past_zero() -> None:
     assert [next_session(session) for session in (0, 1, 65534, 65535)] == [1, 2, 65535, 1]
     client, server = ClientTunnel(0.0), ServerTunnel(0.0)
     client.session = server.session = 65535
-    for end in (client, server):
-        end.sent = end.got = idle_client().sent
     request = Open(1, Command.CONNECT, TARGET)
     assert client.open(TARGET, now=0.0) == [Send(request)]
     assert server.receive(request, 0.0) == [StartDial(request)]
@@ -229,12 +227,14 @@ VIOLATIONS: list[Any] = [
 def test_what_breaks_the_protocol_closes_the_tunnel(make: Any, packet: Packet, code: int) -> None:
     tunnel = make()
     running = not tunnel.is_idle
+    assert not (isinstance(packet, Data) and tunnel.takes_data(packet.session))
     effects = tunnel.receive(packet, 0.0)
     assert closing(effects) == code
     assert len(effects) == 1 + running  # and what runs is aborted, refused or cancelled
     assert tunnel.state is TunnelState.CLOSED
     assert not tunnel.is_reusable(0.0)
     assert tunnel.receive(packet, 0.0) == []
+    assert not tunnel.takes_data(tunnel.session)
 
 
 def test_a_second_reset_is_no_late_one() -> None:

@@ -30,11 +30,13 @@ class Fault:
 
 
 FAULTS = [
-    Fault("an end is sent twice", _Tunnel, "local_end", "self.sent = FIN", "pass"),
+    Fault("an end is sent twice", _Tunnel, "local_end", "self._set_sent(FIN)", "pass"),
     Fault("data goes out after the end", _Tunnel, "local_data", "self.may_send", "self.session"),
     Fault("an abort tells nobody", _Tunnel, "_cut_off", "self._effects.append(Send(packet))", "pass"),
     Fault("an abort after FIN tells nobody", _Tunnel, "_abort", "is not RESET", "is NONE"),
     Fault("what is drained is delivered", _Tunnel, "_receive_data", "self.sent is not RESET", "True"),
+    Fault("what is drained goes straight on", _Tunnel, "takes_data", "self.sent is not RESET", "True"),
+    Fault("early data goes straight on", _Tunnel, "takes_data", "self.opening", "False"),
     Fault("the end of what is drained is told", _Tunnel, "_receive_fin", "self.sent is not RESET", "True"),
     Fault("FIN is not told", _Tunnel, "_receive_fin", "self._effects.append", "list"),
     Fault(
@@ -42,7 +44,7 @@ FAULTS = [
         _Tunnel,
         "_receive_fin",
         "self._set_got(FIN)",
-        "self._set_got(FIN); self.sent = FIN",
+        "self._set_got(FIN); self._set_sent(FIN)",
     ),
     Fault("RESET is not answered", _Tunnel, "_receive_reset", "self.sent is NONE", "False"),
     Fault("RESET is answered twice", _Tunnel, "_receive_reset", "self.sent is NONE", "True"),
@@ -77,7 +79,7 @@ FAULTS = [
     ),
     Fault("a stale fact hits the session that runs", _Tunnel, "local_abort", "session == self.session and", "", _TWICE),
     Fault("the next session inherits a local side", _Tunnel, "_begin", "self._local = False", "pass", _TWICE),
-    Fault("a session begins half over", _Tunnel, "is_idle", "self.sent is not NONE and self.got", "self.got", _TWICE),
+    Fault("a session begins half over", _Tunnel, "_set_got", "self.sent is not NONE", "True", _TWICE),
     Fault("REFUSED is not answered", ClientTunnel, "_receive_refused", "self.sent is NONE", "False"),
     Fault(
         "REFUSED tells nobody",
@@ -129,7 +131,7 @@ FAULTS = [
         ServerTunnel,
         "_refuse",
         "self._cut_off(Refused(self.session, code, text, retry_is_safe))",
-        "self.sent = RESET",
+        "self._set_sent(RESET)",
     ),
     Fault(
         "data from the destination before OPENED",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, TypeAlias
@@ -26,7 +27,7 @@ from examples.socks_proxy.effects import (
     SessionRefused,
     StartDial,
 )
-from examples.socks_proxy.packets import Packet
+from examples.socks_proxy.packets import Data, Packet
 from examples.socks_proxy.session import ClientTunnel, End, ServerTunnel, TunnelState
 
 Move: TypeAlias = tuple[str, ...]
@@ -138,9 +139,9 @@ class World:
                 self.applications[self.client.session] = Local(state="there")
                 self._run("client", effects)
             case ("up arrives",):
-                self._run("server", self.server.receive(self.up.popleft(), NOW))
+                self._hand_over("server", self.server, self.up.popleft())
             case ("down arrives",):
-                self._run("client", self.client.receive(self.down.popleft(), NOW))
+                self._hand_over("client", self.client, self.down.popleft())
             case ("application" | "destination" as who, what):
                 self._local_fact(who, what)
             case ("dial succeeds" | "dial fails" | "dial ends" as what, session):
@@ -165,6 +166,14 @@ class World:
             *(f"TunnelState.{end.state.name}" for end in ends),
             *(f"End.{one.name}" for end in ends for one in (end.sent, end.got)),
         ]
+
+    def _hand_over(self, name: str, end: ClientTunnel | ServerTunnel, packet: Packet) -> None:
+        if isinstance(packet, Data) and end.takes_data(packet.session):
+            # The shell does not tell the machine of it: so nothing else may come of it.
+            told = deepcopy(end)
+            assert told.receive(packet, NOW) == [Deliver(packet.session, packet.payload)], "payload that goes straight on"
+            assert vars(told) == vars(end), "payload that goes straight on changes nothing"
+        self._run(name, end.receive(packet, NOW))
 
     def _local_fact(self, who: str, what: str) -> None:
         end, name, books = (

@@ -171,7 +171,9 @@ class World:
         if isinstance(packet, Data) and end.takes_data(packet.session):
             # The shell does not tell the machine of it: so nothing else may come of it.
             told = deepcopy(end)
-            assert told.receive(packet, NOW) == [Deliver(packet.session, packet.payload)], "payload that goes straight on"
+            assert told.receive(packet, NOW) == [Deliver(packet.session, packet.payload)], (
+                "payload that goes straight on"
+            )
             assert vars(told) == vars(end), "payload that goes straight on changes nothing"
         self._run(name, end.receive(packet, NOW))
 

@@ -40,6 +40,7 @@ from ._turns import WriteLock, turn, turn_is_due
 READ_SIZE = 256 * 1024
 # Larger objects come from mmap, which makes sending ten times slower; and a frame delays a pong by its length.
 FRAME_SIZE = 64 * 1024
+_ONLY_BYTES = {bytes}
 
 # So many parts of a message are joined to one: as objects, parts of a few bytes take fifty times their size.
 _JOINED = 256
@@ -83,6 +84,11 @@ def _checked(item: Buffer | str) -> bytes | memoryview | str:
     elif not isinstance(item, bytes) or len(item) > FRAME_SIZE:
         return memoryview(item).cast("B")
     return item
+
+
+def _are_short(items: list[Any]) -> bool:
+    """Whether these are messages in bytes that fit into one frame together, as they are."""
+    return {*map(type, items)} == _ONLY_BYTES and sum(map(len, items)) <= FRAME_SIZE
 
 
 class WebSocketConnection(ObjectStream["bytes | str"]):
@@ -173,14 +179,15 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """
         if isinstance(items, str | bytes | bytearray | memoryview):
             raise TypeError("send_many takes several messages; send takes one")
-        await self._send(list(map(_checked, items)), one_message=True)
+        messages = list(items)
+        await self._send(messages if _are_short(messages) else list(map(_checked, messages)), one_message=True)
 
     async def send_frames(self, data: Buffer) -> None:
         """Send binary data in frames of 64 KiB at most, each of them a message. Errors as from `send`."""
         await checkpoint_if_cancelled()
         await self._send([_checked(data)], one_message=False)
 
-    async def _send(self, items: list[bytes | memoryview | str], *, one_message: bool) -> None:
+    async def _send(self, items: list[Any], *, one_message: bool) -> None:
         """The way out: one writer at a time."""
         if turn_is_due():
             await turn()
@@ -194,20 +201,32 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             if self._eof_sent:
                 raise ClosedResourceError("this end has sent its end of file")
             if self._protocol.may_send:
-                await self._hand_over(self._frames(items, one_message=one_message))
+                await self._hand_over(self._batches(items, one_message=one_message))
             if not self._protocol.may_send:
                 raise BrokenResourceError(str(self._ending)) from self._ending
         finally:
             self._writer.release()
 
-    def _frames(self, items: list[bytes | memoryview | str], *, one_message: bool) -> Iterable[bytes]:
-        if len(items) == 1 and isinstance(items[0], bytes):  # it is short, so it needs no cutting
-            return (self._protocol.send_bytes(items[0]),)
-        return self._cut_frames(items, one_message=one_message)
+    def _batches(self, items: list[Any], *, one_message: bool) -> Iterable[bytes]:
+        """Frames, short ones together: what goes out in one write each."""
+        if _are_short(items):
+            return (b"".join(map(self._protocol.send_bytes, items)),)
+        return self._gathered(self._frames(items, one_message=one_message))
 
-    def _cut_frames(
-        self, items: Iterable[bytes | memoryview | str], *, one_message: bool
-    ) -> Generator[bytes, None, None]:
+    @staticmethod
+    def _gathered(frames: Iterable[bytes]) -> Generator[bytes, None, None]:
+        batch: list[bytes] = []
+        size = 0
+        for frame in frames:
+            batch.append(frame)
+            size += len(frame)
+            if size >= FRAME_SIZE:
+                yield b"".join(batch)
+                batch, size = [], 0
+        if batch:
+            yield b"".join(batch)
+
+    def _frames(self, items: Iterable[bytes | memoryview | str], *, one_message: bool) -> Generator[bytes, None, None]:
         """Ends early when they have closed or failed meanwhile."""
         protocol = self._protocol
         for item in items:
@@ -233,28 +252,20 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             if self._protocol.may_send:
                 await self._hand_over((self._protocol.send_close(1000),))
 
-    async def _hand_over(self, frames: Iterable[bytes] = ()) -> None:
-        """Give frames to the transport, short ones together, and then what the protocol has to answer.
+    async def _hand_over(self, batches: Iterable[bytes] = ()) -> None:
+        """Give frames to the transport, and what the protocol has to answer as well.
 
         What interrupts that may have cut one off: no other can follow.
         """
         if self._unsendable is not None:
             self._raise_unsendable()
-        batch: list[bytes] = []
-        size = 0
         try:
-            for frame in frames:
-                batch.append(frame)
-                size += len(frame)
-                if size >= FRAME_SIZE:
-                    await self._put(b"".join(batch))
-                    batch, size = [], 0
+            for batch in batches:
+                control = self._protocol.control_to_send() if self._protocol.owes_control else b""
+                await self._put(batch + control if control else batch)
             # Asked after each write, as more may have come meanwhile.
-            while batch or self._protocol.owes_control:
-                if self._protocol.owes_control:
-                    batch.append(self._protocol.control_to_send())
-                await self._put(b"".join(batch))
-                batch = []
+            while self._protocol.owes_control:
+                await self._put(self._protocol.control_to_send())
         except (BrokenResourceError, OSError) as error:
             self._unsendable = _without_traceback(error)
             self._raise_unsendable()

@@ -107,7 +107,7 @@ class TCPStream(SocketStream):
             data = self.receive_nowait(max_bytes)
             if data is not None:
                 return _at_hand(data)
-        if self._waits.reading:
+        elif self._waits.reading:
             raise BusyResourceError("receiving from")
         self._wanted = max_bytes
         # No coroutine of its own, which would take a quarter of a KiB for as long as nothing comes.
@@ -134,12 +134,16 @@ class TCPStream(SocketStream):
 
     def _read(self) -> bytes | None:
         self._drained = False
+        sink = self._sink
         try:
-            if self._sink is None:
+            if sink is None:
                 data = self._socket.recv(self._wanted)
                 size = len(data)
             else:
-                data, size = b"", self._pour(self._sink)
+                buffer = scratch()
+                data, size = b"", self._socket.recv_into(buffer)
+                if size:
+                    sink(buffer[:size])
         except BlockingIOError:
             self._drained = True
             return None
@@ -150,13 +154,6 @@ class TCPStream(SocketStream):
         self._drained = size < self._wanted and self._waits.tells_all
         work.moved += size
         return data
-
-    def _pour(self, sink: Callable[[memoryview], object]) -> int:
-        buffer = scratch()
-        size = self._socket.recv_into(buffer)
-        if size:
-            sink(buffer[:size])
-        return size
 
     def pour_into(self, sink: Callable[[memoryview], object]) -> None:
         """From now on what is received goes to the sink, up to 256 KiB at a time; a receive returns an empty string.

@@ -304,7 +304,7 @@ class TLSStream(ByteStream):
             if self._closed or self._failure is not None or self._send_failure is not None:
                 self._check_usable()
                 self._raise(self._send_failure)
-            for part in (item,) if isinstance(item, bytes) and 0 < len(item) <= _BATCH else _parts(item):
+            for part in (item,) if type(item) is bytes and 0 < len(item) <= _BATCH else _parts(item):
                 self._encrypt(part)
                 await self._flush()
         finally:

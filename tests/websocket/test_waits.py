@@ -309,3 +309,91 @@ async def test_closing_twice_is_closing_once() -> None:
     async with server:
         await client.aclose()
         await client.aclose()
+
+
+# --- interrupting -------------------------------------------------------------------------------------------
+
+
+async def one_more(stream: TCPStream, received: list[bytes]) -> None:
+    received.append(await stream.receive_on(10))
+
+
+async def test_who_is_interrupted_gets_an_empty_string_and_the_next_one_what_comes() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with here, there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one_more, here, received)
+            await settle()
+            here.interrupt()
+            here.interrupt()
+        assert received == [b""]
+        await exchange(here, there)
+
+
+async def test_an_interrupt_while_nobody_waits_is_none() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    async with here, there:
+        here.interrupt()
+        await exchange(here, there)
+        here.interrupt()
+        await exchange(here, there)
+
+
+async def test_what_has_come_is_not_lost_to_an_interrupt() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with here, there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one_more, here, received)
+            await settle()
+            await there.send(b"x")
+            here.interrupt()
+        if received == [b""]:
+            received.append(await here.receive(10))
+    assert b"".join(received) == b"x"
+
+
+async def test_an_interrupt_does_not_disturb_a_sender() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with here, there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(here.send, bytes(4 << 20))
+            tasks.start_soon(one_more, here, received)
+            await settle()
+            here.interrupt()
+            await settle()
+            assert received == [b""]
+            size = 0
+            while size < 4 << 20:
+                size += len(await there.receive())
+
+
+async def test_a_stream_is_closed_after_an_interrupt_as_before() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    received = list[bytes]()
+    async with there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one_more, here, received)
+            await settle()
+            here.interrupt()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expect_closed, here)
+            await settle()
+            here.close()
+    assert received == [b""]
+
+
+async def expect_closed(stream: TCPStream) -> None:
+    with pytest.raises(ClosedResourceError):
+        await stream.receive()
+
+
+def test_on_a_loop_that_watches_no_sockets_who_waits_can_be_interrupted() -> None:
+    async def use() -> None:
+        await test_who_is_interrupted_gets_an_empty_string_and_the_next_one_what_comes()
+        await test_an_interrupt_does_not_disturb_a_sender()
+
+    with asyncio.Runner(loop_factory=Blind) as runner:
+        runner.run(use())

@@ -245,18 +245,21 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 class AnyioWaits(_Keeps[T]):
     """On trio, and on a loop that watches no sockets."""
 
-    __slots__ = ("_writing",)
+    __slots__ = ("_reading", "_writing")
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
         """Wait for nothing yet."""
         super().__init__(sock, attempt)
+        self._reading: anyio.CancelScope
         self._writing = False
 
     async def read(self) -> T:
         while (result := self._take()) is None:
-            await self._readable()
-            if self.kept is None:
+            with anyio.CancelScope() as self._reading:
+                await self._readable()
                 self.kept = self._attempt()
+            if self._reading.cancelled_caught:
+                self.kept = b""
         return result
 
     async def _readable(self) -> None:
@@ -265,9 +268,6 @@ class AnyioWaits(_Keeps[T]):
         self.reading = True
         try:
             await anyio.wait_readable(self._socket)
-        except ClosedResourceError:
-            if self.kept is None:
-                raise
         finally:
             self.reading = False
             self._close_if_unused()
@@ -277,17 +277,13 @@ class AnyioWaits(_Keeps[T]):
 
     def interrupt(self) -> None:
         if self.reading:
-            self.kept = b""
-            anyio.notify_closing(self._socket)  # which wakes a writer, too: it tries, and waits again
+            self._reading.cancel()
 
     async def writable(self) -> None:
         self._writing = True
         try:
             await anyio.wait_writable(self._socket)
             work.moved = 0
-        except ClosedResourceError:
-            if self._closed:
-                raise
         finally:
             self._writing = False
             self._close_if_unused()

@@ -206,8 +206,7 @@ class Socket:
         """They have said all."""
         self.broken = False
         self.closed = False
-        self._in_vain: set[str] = set()
-        """What is waited for by those who were told that it is being closed."""
+        self._closing = False
         self._error = 0
         self._shut = False
         self._aborts = False
@@ -363,8 +362,8 @@ class Socket:
         self._wake("write")
 
     def notify_closing(self) -> None:
-        """Who waits now, waits in vain."""
-        self._in_vain.update(self._waiting)
+        """Who waits, waits in vain."""
+        self._closing = True
         self._wake("read", "write")
 
     async def wait(self, what: str, is_ready: Callable[[], bool]) -> None:
@@ -378,9 +377,7 @@ class Socket:
                 await event.wait()
             finally:
                 self._waiting.pop(what, None)
-                is_in_vain = what in self._in_vain
-                self._in_vain.discard(what)
-            if is_in_vain:
+            if self._closing:
                 raise ClosedResourceError
 
     # --- small parts ------------------------------------------------------------------------------------

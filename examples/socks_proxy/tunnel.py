@@ -112,7 +112,7 @@ class Tunnel:
         """Set when whoever reads the tunnel may go on."""
         self._ticking = False
         self._acting = 0
-        """How many `say` have something to tell the local side yet."""
+        """How many have something to tell the local side yet."""
         self._outbox: list[bytes] = []
         """Packets that the machine has made, in its order."""
         self._sending = WriteLock()
@@ -271,13 +271,19 @@ class Tunnel:
 
     async def _deliver(self, session: Session, payload: bytes | memoryview) -> None:
         sent = session.deliver_nowait(payload)
-        if sent == len(payload) or session.local is None:
-            return
+        if sent < len(payload) and session.local is not None:
+            await self._deliver_slowly(session, payload[sent:])
+
+    async def _deliver_slowly(self, session: Session, payload: bytes | memoryview) -> None:
+        """Meanwhile the tunnel is not read, and the session's time limits hold."""
+        self._acting += 1
         self.liveness.stop_reading(time.monotonic())
         try:
-            await session.deliver(payload[sent:])
+            await session.deliver(payload)
         finally:
             self.liveness.go_on_reading(time.monotonic())
+            self._acting -= 1
+            self._settle()
 
     # --- reading ----------------------------------------------------------------------------------------
 
@@ -291,9 +297,13 @@ class Tunnel:
                 if isinstance(part.data, str):
                     raise PacketError("a text message", CloseCode.UNSUPPORTED_DATA)
                 packet = self._reader.feed(part.data, part.finished)
-                if isinstance(packet, Data):
-                    packet = self._pass_on(packet)
-                if packet is not None:
+                if isinstance(packet, Data) and (session := self._taker(packet.session)) is not None:
+                    payload = packet.payload
+                    sent = session.deliver_nowait(payload)
+                    if sent < len(payload):
+                        await self._deliver_slowly(session, payload[sent:])
+                    del payload
+                elif packet is not None:
                     if not self.machine.wants_packets or (self._session is not None and self._session.held):
                         await self._wait_for_room()
                     await self.say(self.machine.receive(packet, now))
@@ -313,16 +323,12 @@ class Tunnel:
                 await anyio.aclose_forcefully(self.websocket)
                 await self.lose("it is not read any more")
 
-    def _pass_on(self, packet: Data) -> Data | None:
-        """Deliver payload of which nothing else comes, as far as it is taken at once; what is left of it."""
-        number, payload = packet
+    def _taker(self, number: int) -> Session | None:
+        """Who takes payload of that session as it comes, if that is all that comes of it."""
         session = self._session
         if session is None or session.held or session.number != number or not self.machine.takes_data(number):
-            return packet
-        sent = session.deliver_nowait(payload)
-        if sent == len(payload):
             return None
-        return Data(number, payload[sent:]) if sent else packet
+        return session
 
     async def _wait_for_room(self) -> None:
         """Early data is kept up to a limit: then the dial has to end, and what was kept to go out."""

@@ -263,17 +263,13 @@ class WebSocketProtocol:
         if not self._client:
             first += 4
         end = first + length
-        if end > len(buffer) or not self._allows(length):
+        if end > len(buffer) or (self._max_frame_size is not None and length > self._max_frame_size):
+            return None
+        if self.max_message_size is not None and length > self.max_message_size:
             return None
         self._position = end
         data = self._cut(first, end)
         return BytesReceived(data if self._client else mask(data, buffer[first - 4 : first]), True)
-
-    def _allows(self, length: int) -> bool:
-        """Whether a message in one frame may have that length."""
-        return (self._max_frame_size is None or length <= self._max_frame_size) and (
-            self.max_message_size is None or length <= self.max_message_size
-        )
 
     def _read_header(self) -> bool:
         """Read and check a frame's header, if it is there in full (RFC 6455 section 5.2)."""

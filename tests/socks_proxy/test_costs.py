@@ -228,10 +228,10 @@ async def costs_of(
 
 async def test_a_short_session_costs_no_more_than_it_did(contexts: Any) -> None:
     costs = await costs_of(ask, answer, _SESSIONS, contexts)
-    # Reached: 1,100 (4,000 at first), 52 and 14.
-    assert costs["calls"] <= 1250, dict(costs)
-    assert costs["system calls"] <= 60, dict(costs)
-    assert costs["steps"] <= 18, dict(costs)
+    # Reached: 910 (4,000 at first), 45 and 13.
+    assert costs["calls"] <= 1050, dict(costs)
+    assert costs["system calls"] <= 52, dict(costs)
+    assert costs["steps"] <= 17, dict(costs)
 
 
 @pytest.mark.parametrize(("act", "far"), [(download, bring), (upload, take)], ids=["down", "up"])
@@ -240,8 +240,8 @@ async def test_a_mib_costs_no_more_than_it_did(
 ) -> None:
     monkeypatch.setattr(relay, "_CALM", 0.0)  # on a fast machine all would be over before it counts as calm
     costs = await costs_of(act, far, 1, contexts)
-    # Reached: 1,440 to 1,710, and 51 to 70. How much one read brings depends on who comes first.
-    assert costs["calls"] // _MIB <= 2000, dict(costs)
+    # Reached: 1,280 to 1,550, and 51 to 70. How much one read brings depends on who comes first.
+    assert costs["calls"] // _MIB <= 1800, dict(costs)
     assert costs["system calls"] // _MIB <= 90, dict(costs)
 
 

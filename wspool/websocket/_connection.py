@@ -180,14 +180,17 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         if isinstance(items, str | bytes | bytearray | memoryview):
             raise TypeError("send_many takes several messages; send takes one")
         messages = list(items)
-        await self._send(messages if _are_short(messages) else list(map(_checked, messages)), one_message=True)
+        if _are_short(messages):
+            await self._send(messages, one_message=True, short=True)
+        else:
+            await self._send(list(map(_checked, messages)), one_message=True)
 
     async def send_frames(self, data: Buffer) -> None:
         """Send binary data in frames of 64 KiB at most, each of them a message. Errors as from `send`."""
         await checkpoint_if_cancelled()
         await self._send([_checked(data)], one_message=False)
 
-    async def _send(self, items: list[Any], *, one_message: bool) -> None:
+    async def _send(self, items: list[Any], *, one_message: bool, short: bool = False) -> None:
         """The way out: one writer at a time."""
         if turn_is_due():
             await turn()
@@ -201,20 +204,19 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             if self._eof_sent:
                 raise ClosedResourceError("this end has sent its end of file")
             if self._protocol.may_send:
-                await self._hand_over(self._batches(items, one_message=one_message))
+                if short:
+                    batches: Iterable[bytes] = (b"".join(map(self._protocol.send_bytes, items)),)
+                else:
+                    batches = self._batches(self._frames(items, one_message=one_message))
+                await self._hand_over(batches)
             if not self._protocol.may_send:
                 raise BrokenResourceError(str(self._ending)) from self._ending
         finally:
             self._writer.release()
 
-    def _batches(self, items: list[Any], *, one_message: bool) -> Iterable[bytes]:
-        """Frames, short ones together: what goes out in one write each."""
-        if _are_short(items):
-            return (b"".join(map(self._protocol.send_bytes, items)),)
-        return self._gathered(self._frames(items, one_message=one_message))
-
     @staticmethod
-    def _gathered(frames: Iterable[bytes]) -> Generator[bytes, None, None]:
+    def _batches(frames: Iterable[bytes]) -> Generator[bytes, None, None]:
+        """Short frames together: what goes out in one write each."""
         batch: list[bytes] = []
         size = 0
         for frame in frames:

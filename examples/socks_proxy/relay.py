@@ -279,7 +279,7 @@ class Session:
         """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
             # What was heard when it is stopped waits for the next tunnel.
-            while not (self._stopped or self._said_all):
+            while not (self._stopped or self._said_all or self.given_up):
                 heard = self.unsaid or self._ended
                 if heard and self.may_relay:
                     assert self.tunnel is not None
@@ -287,7 +287,7 @@ class Session:
                 elif self._failure is not None:
                     raise self._failure
                 elif heard:
-                    await self.until(lambda: self.may_relay or self._stopped)
+                    await self.until(lambda: self.may_relay or self._stopped or self.given_up)
                 else:
                     await self._listen()
         except GONE as error:
@@ -369,7 +369,10 @@ class Session:
             self.stop()
         self._stopped = False
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback knows this frame: that would be a cycle
 
     async def give_up(self, code: Code, text: str) -> None:
         """The local side is gone, or has to go."""

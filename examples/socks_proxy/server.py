@@ -234,9 +234,8 @@ class _ServerEnd:
                 raise DialFailed(Code.LIMIT_REACHED, f"there are {settings.max_sessions} sessions")
             timeout = min(settings.dial_timeout, timeout or settings.dial_timeout)
             with anyio.move_on_after(timeout) as session.dial_scope:
-                if not tunnel.runs(session):  # it was cancelled before this task began
-                    session.dial_scope.cancel()
-                session.local = await dial(session.address, settings.policy, lookup_timeout=settings.lookup_timeout)
+                if tunnel.runs(session):  # else it was cancelled before this task began
+                    session.local = await dial(session.address, settings.policy, lookup_timeout=settings.lookup_timeout)
             if session.local is None and session.dial_scope.deadline <= anyio.current_time():
                 raise DialFailed(Code.TIMED_OUT, f"no address of {session.address.host} answered within {timeout:g} s")
         except DialFailed as error:
@@ -253,5 +252,6 @@ class _ServerEnd:
         effects = machine.dial_succeeded(number, dial_ms, bound_address(session.local))
         if tunnel.runs(session):
             return effects
+        session.failed(Code.CANCELLED, "the client went away")
         reset_on_close(session.local)
         return []

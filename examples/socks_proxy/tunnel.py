@@ -302,7 +302,7 @@ class Tunnel:
                     sent = session.deliver_nowait(payload)
                     if sent < len(payload):
                         await self._deliver_slowly(session, payload[sent:])
-                    del payload
+                    del payload, session
                 elif packet is not None:
                     if not self.machine.wants_packets or (self._session is not None and self._session.held):
                         await self._wait_for_room()

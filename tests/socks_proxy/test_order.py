@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,7 +13,13 @@ import anyio
 import pytest
 from anyio import BrokenResourceError
 
-from examples.socks_proxy import client as client_module, server as server_module, sweeper, tunnel as tunnel_module
+from examples.socks_proxy import (
+    client as client_module,
+    relay,
+    server as server_module,
+    sweeper,
+    tunnel as tunnel_module,
+)
 from examples.socks_proxy.addresses import UNKNOWN, Address, parse_host
 from examples.socks_proxy.codes import Code, Command
 from examples.socks_proxy.dial import dial
@@ -34,6 +41,7 @@ from examples.socks_proxy.packets import (
     Reset,
     encode,
 )
+from examples.socks_proxy.session_log import SessionRecord
 from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
 
 from .ends import PATIENCE, TOKEN, Ends, Handler, both_ends, echo, everything, exactly, reset, serve_in
@@ -394,7 +402,6 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
 
         async def never(*_: Any, **__: Any) -> Any:
             nonlocal dialled
-            await anyio.lowlevel.checkpoint()
             dialled += 1
 
         monkeypatch.setattr("examples.socks_proxy.server.dial", never)
@@ -404,6 +411,67 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
             assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
             await all_has_arrived()
     assert dialled == 0
+
+
+async def test_a_dial_that_ends_when_its_client_is_gone_is_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, over = anyio.Event(), anyio.Event(), anyio.Event()
+    outcomes = list[str]()
+
+    async def stubborn(*args: Any, **options: Any) -> TCPStream:
+        begun.set()
+        with anyio.CancelScope(shield=True):
+            await go_on.wait()
+            return await dial(*args, **options)
+
+    def note(record: SessionRecord) -> None:
+        outcomes.append(record.outcome)
+        over.set()
+
+    monkeypatch.setattr(server_module, "dial", stubborn)
+    monkeypatch.setattr(relay, "log_session", note)
+    async with both_ends(monkeypatch) as ends:
+        address = Address(parse_host("127.0.0.1"), await ends.listen(echo))
+        async with await bare_tunnel(ends) as websocket:
+            await websocket.send(encode(Open(1, Command.CONNECT, address, 0)))
+            await begun.wait()
+            await websocket.send(encode(Reset(1, Code.CANCELLED)))
+            assert await packet_from(websocket, PacketReader()) == Reset(1, Code.CANCELLED)
+            go_on.set()
+            await over.wait()
+    assert outcomes == ["cancelled: the client went away"]
+
+
+async def test_who_spoke_before_the_reply_keeps_no_tunnel_when_the_session_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: Any, **__: Any) -> Any:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
+    monkeypatch.setattr(server_module, "dial", never)
+    async with both_ends(monkeypatch, client={"idle_timeout": 0.1}) as ends:
+        async with await connect_tcp("127.0.0.1", ends.client_port) as stream:
+            await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50early")
+            assert await exactly(stream, 2) == b"\x05\x00"
+            with pytest.raises(BrokenResourceError):
+                await stream.receive()
+        await ends.idle_tunnels(1)
+
+
+def sessions() -> list[relay.Session]:
+    return [each for each in gc.get_objects() if isinstance(each, relay.Session)]
+
+
+async def test_an_idle_tunnel_keeps_nothing_of_its_last_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    others = len(sessions())
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(echo)) as stream:
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        await ends.idle_tunnels(1)
+        while len(sessions()) > others:
+            await anyio.lowlevel.checkpoint()  # the end of the last one's task
 
 
 async def talk_of(ends: Ends, sessions: anyio.Event) -> Address:

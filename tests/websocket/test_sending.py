@@ -57,6 +57,19 @@ async def test_long_messages_go_out_in_writes_of_about_a_frame(monkeypatch: pyte
     assert len(sizes) == 4
 
 
+@pytest.mark.parametrize("message", [b"", b"x"])
+async def test_however_short_many_messages_are_a_write_has_its_bound(
+    message: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = memory_byte_streams()
+    sizes = counted(here, monkeypatch)
+    client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send_many, [message] * 20_000)
+        assert [await server.receive() for _ in range(20_000)] == [message] * 20_000
+    assert max(sizes) < 70_000
+
+
 async def test_sending_no_message_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     here, _there = memory_byte_streams()
     sizes = counted(here, monkeypatch)

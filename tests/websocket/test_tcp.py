@@ -550,3 +550,15 @@ async def test_a_socket_that_cannot_listen_is_told() -> None:
         with pytest.raises(BaseExceptionGroup) as caught:
             await listener.serve(TCPStream.aclose)
         assert caught.group_contains(OSError, match="Invalid argument")
+
+
+async def test_serving_in_a_scope_that_is_cancelled_accepts_nobody() -> None:
+    async def handle(stream: TCPStream) -> None:
+        raise AssertionError(stream)
+
+    async with await listen_tcp("127.0.0.1") as listener:
+        async with await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port)):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await listener.serve(handle)
+    assert scope.cancelled_caught

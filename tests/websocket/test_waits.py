@@ -354,6 +354,41 @@ async def test_what_has_come_is_not_lost_to_an_interrupt() -> None:
     assert b"".join(received) == b"x"
 
 
+async def test_of_an_interrupt_before_a_cancellation_nothing_is_left() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    async with here, there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one_more, here, list[bytes]())
+            await settle()
+            here.interrupt()
+            tasks.cancel_scope.cancel()
+        assert here.receive_nowait(10) is None
+        await exchange(here, there)
+
+
+async def test_an_interrupt_is_heard_though_something_seemed_to_be_there() -> None:
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    waits = _waits.waits_for(here, _nothing)
+    received = list[object]()
+
+    async def read() -> None:
+        received.append(await waits.read())
+
+    with here, there:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await settle()
+            there.send(b"x")
+            waits.interrupt()
+        assert received == [b""]
+        waits.close()
+
+
+def _nothing() -> None:
+    """Somebody else has taken it."""
+
+
 async def test_an_interrupt_does_not_disturb_a_sender() -> None:
     here, there = map(TCPStream, socket.socketpair())
     received = list[bytes]()

@@ -41,6 +41,8 @@ READ_SIZE = 256 * 1024
 # Larger objects come from mmap, which makes sending ten times slower; and a frame delays a pong by its length.
 FRAME_SIZE = 64 * 1024
 _ONLY_BYTES = {bytes}
+# Of more, the headers count as well.
+_MANY = 128
 
 # So many parts of a message are joined to one: as objects, parts of a few bytes take fifty times their size.
 _JOINED = 256
@@ -87,8 +89,8 @@ def _checked(item: Buffer | str) -> bytes | memoryview | str:
 
 
 def _are_short(items: list[Any]) -> bool:
-    """Whether these are messages in bytes that fit into one frame together, as they are."""
-    return {*map(type, items)} == _ONLY_BYTES and sum(map(len, items)) <= FRAME_SIZE
+    """Whether these are messages in bytes, and go into one write together, as they are."""
+    return len(items) <= _MANY and {*map(type, items)} == _ONLY_BYTES and sum(map(len, items)) <= FRAME_SIZE
 
 
 class WebSocketConnection(ObjectStream["bytes | str"]):

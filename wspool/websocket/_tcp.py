@@ -374,6 +374,7 @@ class TCPListener(Listener[TCPStream]):
     async def _accept_all(
         self, waits: Waits[socket.socket], handler: Callable[[TCPStream], Any], handlers: Starts
     ) -> None:
+        await checkpoint_if_cancelled()
         while not self._closed:
             if turn_is_due():
                 await turn()

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context
 from types import coroutine
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio import ClosedResourceError
@@ -76,7 +76,7 @@ def waits_for(sock: socket.socket, attempt: Callable[[], T | None]) -> Waits[T]:
 class _Keeps(Generic[T]):
     """What both have in common."""
 
-    __slots__ = ("_attempt", "_closed", "_socket", "kept", "reading", "tells_all")
+    __slots__ = ("_attempt", "_closed", "_interrupted", "_socket", "kept", "reading", "tells_all")
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None], *, tells_all: bool = True) -> None:
         self.kept: Any = None
@@ -85,6 +85,7 @@ class _Keeps(Generic[T]):
         self._socket = sock
         self._attempt = attempt
         self._closed = False
+        self._interrupted = False
 
     def read_nowait(self) -> T | None:
         return self._attempt() if self.kept is None else self._take()
@@ -148,7 +149,10 @@ class AsyncioWaits(_Keeps[T]):
             finally:
                 self.reading = False
                 self._reader = self._cancelled = None
+                interrupted, self._interrupted = self._interrupted, False
             work.moved = 0
+            if interrupted and self.kept is None:
+                return cast("T", b"")
         kept = self.kept
         if isinstance(kept, Exception):
             del kept
@@ -205,7 +209,7 @@ class AsyncioWaits(_Keeps[T]):
 
     def interrupt(self) -> None:
         if self._reader is not None:
-            self.kept = b""
+            self._interrupted = True
             self._wake_reader_soon()
 
     def _unwatch(self) -> None:
@@ -245,21 +249,21 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 class AnyioWaits(_Keeps[T]):
     """On trio, and on a loop that watches no sockets."""
 
-    __slots__ = ("_reading", "_writing")
+    __slots__ = ("_scope", "_writing")
 
     def __init__(self, sock: socket.socket, attempt: Callable[[], T | None]) -> None:
         """Wait for nothing yet."""
         super().__init__(sock, attempt)
-        self._reading: anyio.CancelScope
+        self._scope: anyio.CancelScope
         self._writing = False
 
     async def read(self) -> T:
         while (result := self._take()) is None:
-            with anyio.CancelScope() as self._reading:
-                await self._readable()
-                self.kept = self._attempt()
-            if self._reading.cancelled_caught:
-                self.kept = b""
+            await self._readable()
+            interrupted, self._interrupted = self._interrupted, False
+            self.kept = self._attempt()
+            if interrupted and self.kept is None:
+                return cast("T", b"")
         return result
 
     async def _readable(self) -> None:
@@ -267,7 +271,17 @@ class AnyioWaits(_Keeps[T]):
             raise ClosedResourceError
         self.reading = True
         try:
-            await anyio.wait_readable(self._socket)
+            if in_trio():
+                await anyio.wait_readable(self._socket)
+            else:
+                with anyio.CancelScope() as self._scope:
+                    await anyio.wait_readable(self._socket)
+        except ClosedResourceError:
+            if not self._interrupted:
+                raise
+        except BaseException:
+            self._interrupted = False
+            raise
         finally:
             self.reading = False
             self._close_if_unused()
@@ -276,14 +290,22 @@ class AnyioWaits(_Keeps[T]):
             raise ClosedResourceError
 
     def interrupt(self) -> None:
-        if self.reading:
-            self._reading.cancel()
+        if not self.reading:
+            return
+        self._interrupted = True
+        if in_trio():
+            anyio.notify_closing(self._socket)  # which wakes a writer, too: it tries, and waits again
+        else:
+            self._scope.cancel()  # there, anyio would not let anybody wait for that socket again
 
     async def writable(self) -> None:
         self._writing = True
         try:
             await anyio.wait_writable(self._socket)
             work.moved = 0
+        except ClosedResourceError:
+            if self._closed:
+                raise
         finally:
             self._writing = False
             self._close_if_unused()

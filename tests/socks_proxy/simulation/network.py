@@ -206,7 +206,8 @@ class Socket:
         """They have said all."""
         self.broken = False
         self.closed = False
-        self._closing = False
+        self._in_vain: set[str] = set()
+        """What is waited for by those who were told that it is being closed."""
         self._error = 0
         self._shut = False
         self._aborts = False
@@ -362,8 +363,8 @@ class Socket:
         self._wake("write")
 
     def notify_closing(self) -> None:
-        """Who waits, waits in vain."""
-        self._closing = True
+        """Who waits now, waits in vain."""
+        self._in_vain.update(self._waiting)
         self._wake("read", "write")
 
     async def wait(self, what: str, is_ready: Callable[[], bool]) -> None:
@@ -377,7 +378,9 @@ class Socket:
                 await event.wait()
             finally:
                 self._waiting.pop(what, None)
-            if self._closing:
+                is_in_vain = what in self._in_vain
+                self._in_vain.discard(what)
+            if is_in_vain:
                 raise ClosedResourceError
 
     # --- small parts ------------------------------------------------------------------------------------

@@ -417,7 +417,7 @@ async def test_a_dial_that_ends_when_its_client_is_gone_is_no_session(monkeypatc
     begun, go_on, over = anyio.Event(), anyio.Event(), anyio.Event()
     outcomes = list[str]()
 
-    async def stubborn(*args: Any, **options: Any) -> TCPStream:
+    async def stubborn(*args: Any, **options: Any) -> Any:
         begun.set()
         with anyio.CancelScope(shield=True):
             await go_on.wait()

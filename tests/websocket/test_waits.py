@@ -369,7 +369,7 @@ async def test_of_an_interrupt_before_a_cancellation_nothing_is_left() -> None:
 async def test_an_interrupt_is_heard_though_something_seemed_to_be_there() -> None:
     here, there = socket.socketpair()
     here.setblocking(False)
-    waits = _waits.waits_for(here, _nothing)
+    waits: _waits.Waits[bytes] = _waits.waits_for(here, _nothing)
     received = list[object]()
 
     async def read() -> None:

@@ -153,12 +153,11 @@ class AsyncioWaits(_Keeps[T]):
             work.moved = 0
             if interrupted and self.kept is None:
                 return cast("T", b"")
-        kept = self.kept
-        if isinstance(kept, Exception):
-            del kept
-            self._take()
+        if isinstance(self.kept, Exception):
+            return cast("T", self._take())  # which raises it
+        kept: T = self.kept
         self.kept = None
-        return kept  # type: ignore[no-any-return]
+        return kept
 
     def _on_readable(self) -> None:
         if self._reader is None:
@@ -170,12 +169,11 @@ class AsyncioWaits(_Keeps[T]):
         except Exception as error:
             self.kept = error
         # Asked again: a signal's handler may have cancelled the task meanwhile, as that of Ctrl-C does.
-        if self.kept is not None and (reader := self._reader) is not None:
-            self._reader = None
-            wake, context = reader
+        if self.kept is not None and self._reader:
+            (wake, context), self._reader = self._reader, None
             # No task runs now: this is a callback of the loop's.
             context.run(wake, self)
-            del wake, context, reader  # an error's traceback knows this frame, and would keep the task
+            del wake, context  # an error's traceback knows this frame, and would keep the task
 
     def _take_reader(self) -> tuple[_Callback, Context] | None:
         reader, self._reader = self._reader, None

@@ -35,11 +35,15 @@ def counted(stream: MemoryByteStream, monkeypatch: pytest.MonkeyPatch) -> list[i
     return sizes
 
 
-async def test_short_messages_go_out_in_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "messages",
+    [[b"a", b"", bytes(1000)], [b"a", "b", bytearray(1000), b"", "", memoryview(b"c")]],
+    ids=["bytes", "all"],
+)
+async def test_short_messages_go_out_in_one_write(messages: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = memory_byte_streams()
     sizes = counted(here, monkeypatch)
     client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
-    messages: list[Any] = [b"a", "b", bytearray(1000), b"", "", memoryview(b"c")]
     await client.send_many(messages)
     assert len(sizes) == 1
     assert [await server.receive() for _ in messages] == messages

@@ -279,7 +279,7 @@ class Session:
         """Carry what the local side says into the tunnel, until it has said all or is gone, or `stop`."""
         try:
             # What was heard when it is stopped waits for the next tunnel.
-            while not (self._stopped or self._said_all or self.given_up):
+            while not (self._stopped or self._said_all):
                 heard = self.unsaid or self._ended
                 if heard and self.may_relay:
                     assert self.tunnel is not None
@@ -287,7 +287,7 @@ class Session:
                 elif self._failure is not None:
                     raise self._failure
                 elif heard:
-                    await self.until(lambda: self.may_relay or self._stopped or self.given_up)
+                    await self.until(lambda: self.may_relay or self._stopped)
                 else:
                     await self._listen()
         except GONE as error:
@@ -302,7 +302,7 @@ class Session:
             self._ended = True
             return
         room = self._portion - len(self.unsaid)
-        if room and not self._stopped:
+        if room:
             self._listen_on(self.local, room)
 
     def _listen_on(self, local: TCPStream, room: int) -> None:
@@ -381,4 +381,4 @@ class Session:
         if self.tunnel is not None:
             await self.tunnel.say(self.tunnel.machine.local_abort(self.number, code, text, now=time.monotonic()))
         self.abort()
-        self.changed()
+        self.stop()

@@ -100,7 +100,7 @@ class _Tunnel:
         self.sent = NONE
         self.got = NONE
         self.is_idle = True
-        """Both ends of the last session are out, or there was none."""
+        """Both ends of the last session are out, or there was none. Kept, as each packet asks several times."""
         self.opening = False
         """The session has begun, and the server has not said that it has dialled."""
         self.closed = False

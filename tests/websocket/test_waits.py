@@ -6,7 +6,8 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -318,13 +319,20 @@ async def one_more(stream: TCPStream, received: list[bytes]) -> None:
     received.append(await stream.receive_on(10))
 
 
+@asynccontextmanager
+async def one_that_waits(stream: TCPStream) -> AsyncGenerator[list[bytes], None]:
+    """What it receives, at the end."""
+    received = list[bytes]()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(one_more, stream, received)
+        await settle()
+        yield received
+
+
 async def test_who_is_interrupted_gets_an_empty_string_and_the_next_one_what_comes() -> None:
     here, there = map(TCPStream, socket.socketpair())
-    received = list[bytes]()
     async with here, there:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one_more, here, received)
-            await settle()
+        async with one_that_waits(here) as received:
             here.interrupt()
             here.interrupt()
         assert received == [b""]
@@ -342,11 +350,8 @@ async def test_an_interrupt_while_nobody_waits_is_none() -> None:
 
 async def test_what_has_come_is_not_lost_to_an_interrupt() -> None:
     here, there = map(TCPStream, socket.socketpair())
-    received = list[bytes]()
     async with here, there:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one_more, here, received)
-            await settle()
+        async with one_that_waits(here) as received:
             await there.send(b"x")
             here.interrupt()
         if received == [b""]:
@@ -407,11 +412,8 @@ async def test_an_interrupt_does_not_disturb_a_sender() -> None:
 
 async def test_a_stream_is_closed_after_an_interrupt_as_before() -> None:
     here, there = map(TCPStream, socket.socketpair())
-    received = list[bytes]()
     async with there:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one_more, here, received)
-            await settle()
+        async with one_that_waits(here) as received:
             here.interrupt()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(expect_closed, here)

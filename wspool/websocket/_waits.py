@@ -175,14 +175,10 @@ class AsyncioWaits(_Keeps[T]):
             context.run(wake, self)
             del wake, context  # an error's traceback knows this frame, and would keep the task
 
-    def _take_reader(self) -> tuple[_Callback, Context] | None:
-        reader, self._reader = self._reader, None
-        return reader
-
     def _wake_reader_soon(self) -> None:
         """For one who is in a step of a task."""
-        if (reader := self._take_reader()) is not None:
-            wake, context = reader
+        if self._reader is not None:
+            (wake, context), self._reader = self._reader, None
             self._loop.call_soon(wake, self, context=context)
 
     # What a task asks of that which it awaits: the part of asyncio.Future that it needs.

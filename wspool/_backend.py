@@ -3,6 +3,7 @@
 Everything else goes through anyio. What is here, and why (figures in docs/decisions):
 
 - `task_in` and `home`: which task calls, and whether it runs in the pool's own loop and thread;
+- `context`: where what a callback asks for can begin;
 - `pause`: a pending cancellation, and a turn for the others;
 - `park` and `wake`: a bare future, or trio's own parking, in place of `anyio.Event`;
 - `now`: the clock's own function;
@@ -17,6 +18,7 @@ import sys
 import time
 from asyncio import events
 from collections.abc import Callable, Generator
+from contextvars import Context, copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,6 +88,10 @@ class Backend(Protocol):
         """The task's name."""
         ...
 
+    def context(self) -> Context:
+        """A copy of the caller's, in which anyio can begin tasks from a callback of the loop as well."""
+        ...
+
     def is_stray(self, error: BaseException) -> bool:
         """Whether this is a cancellation that nobody asked of the calling task."""
         ...
@@ -142,6 +148,14 @@ class AsyncioBackend:
     def name_of(self, task: Any) -> str:
         """By its method."""
         return str(task.get_name())
+
+    def context(self) -> Context:
+        """Where sniffio is installed, anyio asks that, which in a callback knows only what it was told."""
+        context = copy_context()
+        sniffio: Any = sys.modules.get("sniffio")
+        if sniffio is not None:
+            context.run(sniffio.current_async_library_cvar.set, "asyncio")
+        return context
 
     def is_stray(self, error: BaseException) -> bool:
         """Awaiting a task that somebody has cancelled raises the same as being cancelled."""
@@ -206,6 +220,10 @@ class TrioBackend:
     def name_of(self, task: Any) -> str:
         """By its attribute."""
         return str(task.name)
+
+    def context(self) -> Context:
+        """A plain copy: trio itself tells sniffio."""
+        return copy_context()
 
     def is_stray(self, error: BaseException) -> bool:  # noqa: ARG002  # as on asyncio
         """Every cancellation has a scope here."""

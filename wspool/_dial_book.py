@@ -26,7 +26,7 @@ LONGEST_BACKOFF = 30.0
 class DialBook(Generic[T]):
     """Pending dials, and the pace of the automatic ones."""
 
-    __slots__ = ("_failures", "abandoned", "owned", "retry_at", "running", "spare", "started")
+    __slots__ = ("_round_end", "_rounds", "_told", "abandoned", "owned", "retry_at", "running", "spare", "started")
 
     def __init__(self) -> None:
         self.started = 0
@@ -39,7 +39,12 @@ class DialBook(Generic[T]):
         self.abandoned: dict[Job[T], None] = {}
         self.retry_at = -math.inf
         """Before that time no automatic dial starts."""
-        self._failures = 0
+        self._rounds = 0
+        """Of failures, since a dial has succeeded."""
+        self._round_end = 0
+        """The last dial of the newest round."""
+        self._told: int | None = None
+        """The newest round that is in the log, since a dial has succeeded."""
 
     @property
     def pending(self) -> int:
@@ -94,13 +99,26 @@ class DialBook(Generic[T]):
             self.spare[job] = None
         return earliest
 
-    def note_success(self) -> None:
-        """Automatic dials may start at once."""
-        self._failures = 0
+    def note_success(self) -> bool:
+        """Automatic dials may start at once. True if the log says that dials fail."""
+        told, self._told = self._told, None
+        self._rounds = 0
         self.retry_at = -math.inf
+        return told is not None
 
-    def note_failure(self, now: float, jitter: float) -> None:
-        """Postpone automatic dials: twice as long after each failure, less up to a half by `jitter`."""
-        pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._failures, 20))
-        self._failures += 1
+    def note_failure(self, dial: int, now: float, jitter: float) -> None:
+        """Postpone automatic dials: twice as long after each round of failures, less up to a half by `jitter`.
+
+        The first failure of a round is that of a dial which began after the one before was noted. All that had begun
+        by then belong to the round: dials that fail side by side tell of one trouble, not of several.
+        """
+        if dial > self._round_end or not self._rounds:
+            self._rounds += 1
+            self._round_end = self.started
+        pause = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._rounds - 1, 20))
         self.retry_at = now + pause * (1 - jitter / 2)
+
+    def tell(self) -> bool:
+        """Whether to log the failure that was noted last, as nobody else is told of it: of each round, one is."""
+        told, self._told = self._told, self._rounds
+        return told != self._rounds

@@ -71,7 +71,10 @@ class DialFailed:
     dial: int
     reason: DialEnd
     error: BaseException | None
-    """The exception of `connect`, where it raised one."""
+    """The exception of `connect`, where it raised one.
+
+    Of a dial that exceeded `connect_timeout` it is a `TimeoutError` that says so, and that exception its cause.
+    """
     elapsed: float
 
 

@@ -23,6 +23,7 @@ class Effect(Enum):
     ALARM = "Set the timer anew, to `alarm`."
     NOTIFY = "Hand this event to the observer."
     LOG = "Log this exception of a hook."
+    LOG_DIAL = "Log this error of a dial that nobody waits for; or, if it is None, that dials succeed again."
 
 
 class JobKind(Enum):
@@ -72,7 +73,7 @@ class Job(Generic[T]):
         self.reason: CloseReason | None = None
         """For a close: why."""
         self.error: BaseException | None = None
-        """For a close: the exception that condemned the connection."""
+        """For a close: the exception that condemned the connection; for a dial: what says that it took too long."""
         self.forced = False
         """For a close: do not wait for anything."""
         self.scope: Any = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
 import sys
 import weakref
-from contextvars import copy_context
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, Self
@@ -19,12 +19,13 @@ from ._backend import Backend, Clock, LoopClock, current_backend
 from ._entries import Entry, T
 from ._errors import PoolClosed, PoolError, PoolMisuse, PoolTimeout
 from ._events import CloseReason
-from ._explain import explain_timeout
+from ._explain import describe, explain_timeout
 from ._jobs import Job
 from ._pool_state import (
     ALARM,
     CANCEL,
     CONNECT,
+    LOG,
     NOTIFY,
     RESET,
     START,
@@ -49,6 +50,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("wspool")
 
 _NOTHING: Any = object()
+# Nobody is cancelled in a hook that is not async: there it is about another task, as from asyncio's `Task.exception`.
+_STRAY = asyncio.CancelledError
+_ONE_TASK = (
+    "have one task do both: `async with` in the one that outlives its users, "
+    "and in tests a fixture of anyio's plugin or of pytest-trio (one of pytest-asyncio ends in a task of its own)"
+)
 _new_object: Any = object.__new__
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
@@ -80,6 +87,7 @@ class Pool(Generic[T]):
         "_emptied",
         "_entered",
         "_given_clock",
+        "_host",
         "_loop",
         "_now",
         "_on_event",
@@ -95,6 +103,7 @@ class Pool(Generic[T]):
         "_timeless",
         "_timer",
         "_trace_holders",
+        "_trouble",
         "_unbegun",
         "_validate",
         "name",
@@ -225,6 +234,7 @@ class Pool(Generic[T]):
             resets=reset is not None,
             observed=on_event is not None,
             jitter=random.random,
+            stray=_STRAY,
         )
         self._reference: weakref.ref[Pool[T]] = weakref.ref(self)
         self._draining = False
@@ -235,6 +245,8 @@ class Pool(Generic[T]):
         """Whether the timer was ended by somebody else: then no deadline will come."""
         self._plight: tuple[PoolStatistics, str, frozenset[int]] | None = None
         """What a time-out tells: figures, longest holder, ids of all holders. Taken once for all who fail together."""
+        self._trouble: str | None = None
+        """Why dials fail, as the log says it now."""
 
         # What a hit needs of the backend; until it is known, `_arrive` refuses.
         self._thread = -1
@@ -249,6 +261,8 @@ class Pool(Generic[T]):
         self._timer: anyio.CancelScope
         self._sleep: anyio.CancelScope
         self._emptied: anyio.Event
+        self._host: Any
+        """The task that has entered it."""
 
     def __repr__(self) -> str:
         """Name and sizes."""
@@ -264,9 +278,10 @@ class Pool(Generic[T]):
             raise PoolMisuse(f"{self.name} was entered before: make a new Pool")
         self._entered = True
         self._backend = current_backend(self.name)
+        self._host = self._backend.home()
         self._clock = self._given_clock if self._given_clock is not None else LoopClock(self._backend)
         self._now = self._clock.now
-        self._context = copy_context()
+        self._context = self._backend.context()
         self._emptied = anyio.Event()
         self._timer = anyio.CancelScope(shield=True)
         self._sleep = anyio.CancelScope()
@@ -309,6 +324,8 @@ class Pool(Generic[T]):
             crashed = self._tasks.cancel_scope.cancel_called
             leave = (exc_type, exc, tb) if crashed else (None, None, None)
             try:
+                if self._backend.home() is not self._host:
+                    raise PoolMisuse(f"{self.name} was closed, but in another task than it was entered in; {_ONE_TASK}")
                 outcome = await self._tasks.__aexit__(*leave)
             finally:
                 self._bury()
@@ -556,8 +573,10 @@ class Pool(Generic[T]):
                     self._sleep.cancel()
                 elif effect is NOTIFY:
                     self._notify(subject)
-                else:
+                elif effect is LOG:
                     self._log(*subject)
+                else:
+                    self._log_dial(subject)
             except BaseException as error:
                 # An interrupt, or a log handler that fails: the orders that remain must not be lost for it.
                 trouble = trouble or error
@@ -595,11 +614,21 @@ class Pool(Generic[T]):
             if iscoroutine(told):
                 told.close()  # so that it is not reported as never awaited as well
                 raise TypeError("on_event must not be async")
-        except Exception as error:
+        except (Exception, _STRAY) as error:
             self._state.observer_failed(error)
 
     def _log(self, what: str, error: BaseException) -> None:
-        logger.warning("%s: %s failed: %r", self.name, what, error, exc_info=error)
+        logger.warning("%s: %s failed: %s", self.name, what, describe(error), exc_info=error)
+
+    def _log_dial(self, error: BaseException | None) -> None:
+        """A warning for each new trouble; the same again is for debugging; and a line when it is over."""
+        known, self._trouble = self._trouble, None if error is None else describe(error)
+        if self._trouble is None:
+            logger.info("%s: connect works again", self.name)
+            return
+        level = logging.DEBUG if self._trouble == known else logging.WARNING
+        text = "%s: connect failed in the background: %s; the same again is logged at level DEBUG"
+        logger.log(level, text, self.name, self._trouble, exc_info=error)
 
     async def _run_job(self, job: Job[T]) -> None:
         """Do one job in a task of its own, shielded from all but the pool, and report how it ended."""

@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 # Bound once: a global is cheaper than an enum's attribute.
 CONNECT, VALIDATE, RESET, CLOSE = JobKind
-WAKE, START, CANCEL, ALARM, NOTIFY, LOG = Effect
+WAKE, START, CANCEL, ALARM, NOTIFY, LOG, LOG_DIAL = Effect
 
 NEVER = math.inf
 
@@ -114,6 +114,7 @@ class PoolState(Generic[T]):
         "_resets",
         "_retired",
         "_stamp",
+        "_stray",
         "_taken",
         "_tracks",
         "_unused",
@@ -141,10 +142,12 @@ class PoolState(Generic[T]):
         resets: bool = False,
         observed: bool = False,
         jitter: Callable[[], float] = lambda: 0.0,
+        stray: type[BaseException] = Exception,
     ) -> None:
         """Begin empty.
 
         `jitter` returns numbers from 0 up to 1 and is asked for each lifetime, check and back-off.
+        `stray` is no exception, and yet is no interrupt when a hook that is not async raises it.
         """
         self.settings = settings
         self.effects: list[tuple[Effect, Any]] = []
@@ -158,6 +161,7 @@ class PoolState(Generic[T]):
         self._resets = resets
         self._observed = observed
         self._jitter = jitter
+        self._stray = stray
 
         self.entries: Entries[T] = Entries()
         self.queue: WaitQueue[T] = WaitQueue()
@@ -318,7 +322,7 @@ class PoolState(Generic[T]):
             self._counts.rejected += 1
             limit = self.settings.max_waiting
             raise PoolFull(
-                f"{self._name}: {waiting} callers wait already, and max_waiting={limit}: try again later, or allow more"
+                f"{self._name}: {waiting} waiting already, and max_waiting={limit}: try again later, or allow more"
             )
 
     def collect(self, waiter: Waiter[T], holder: object, now: float) -> Entry[T] | None:
@@ -354,7 +358,7 @@ class PoolState(Generic[T]):
             self._rebalance(now)
         elif isinstance(waiter.error, BaseException):
             # The caller was cancelled in the step in which its dial failed: nobody else will tell of it.
-            self.effects.append((LOG, ("a dial whose caller was cancelled", waiter.error)))
+            self._tell(waiter.error)
         elif waiter.entry is not None:
             self._counts.cancelled += 1
             entry = self._revoke(waiter)
@@ -374,7 +378,8 @@ class PoolState(Generic[T]):
         self._newborn.discard(unfit)
         self._wait_again(waiter, now)
         if newborn and waiter.state is WAITING and unfit.owner.reason is CloseReason.NOT_REUSABLE:
-            self._blame(waiter, self._refused(unfit), now)
+            # This dial has succeeded, so it began before whatever failure has been noted since: number 0 will do.
+            self._blame(0, waiter, self._refused(unfit), now)
         self._rebalance(now)
 
     def _wait_again(self, waiter: Waiter[T], now: float) -> None:
@@ -464,14 +469,14 @@ class PoolState(Generic[T]):
 
     def _close_if_unfit(self, entry: Entry[T], now: float, *, was_idle: bool = False) -> bool:
         """Close an entry that nobody has now, unless it can serve another user."""
-        error: Exception | None = None
+        error: BaseException | None = None
         reason = self._condemned(entry, now, was_idle=was_idle)
         if reason is None and self._check is not None:
             try:
                 answer = self._check(entry.connection)
                 if answer is True or _truth(answer):
                     return False
-            except Exception as caught:
+            except (Exception, self._stray) as caught:
                 error = caught
                 self._hook_failed("is_reusable", caught)
             except BaseException:
@@ -719,9 +724,10 @@ class PoolState(Generic[T]):
             if won:
                 self._counts.dials_won -= 1
                 self._counts.dials_failed += 1
-            self._blame(waiter, self._refused(entry), now)
+            self._blame(job.number, waiter, self._refused(entry), now)
         else:
-            self.dials.note_success()
+            if self.dials.note_success():
+                self.effects.append((LOG_DIAL, None))
             self._counts.last_dial_error = None
         if not unfit:
             if won:
@@ -752,19 +758,30 @@ class PoolState(Generic[T]):
             assert error is not None
             waiter = job.waiter
             self.dials.strike(job)
-            self._blame(waiter, error, now)
+            self._blame(job.number, waiter, error, now)
+        elif job.error is not None:
+            job.error.__cause__ = error  # what it raises when it is cancelled may say what it was at
+            error, job.error = job.error, None  # no cycle with the traceback
         self._notify(DialFailed, job.number, job.cancelled or DialEnd.ERROR, error, now - job.started)
         self._free_place(now)
 
-    def _blame(self, waiter: Waiter[T] | None, error: BaseException, now: float) -> None:
+    def _blame(self, dial: int, waiter: Waiter[T] | None, error: BaseException, now: float) -> None:
         """A dial failed by itself: its error is for the waiter that it was started for, else for the log."""
-        self.dials.note_failure(now, self._jitter())
-        self._counts.last_dial_error = error
+        self._note_failure(dial, error, now)
         if waiter is None:
-            self.effects.append((LOG, ("a dial that nobody waits for", error)))
+            self._tell(error)
         else:
             self._counts.failed += 1
             self._fail_waiter(waiter, error)
+
+    def _note_failure(self, dial: int, error: BaseException, now: float) -> None:
+        self.dials.note_failure(dial, now, self._jitter())
+        self._counts.last_dial_error = error
+
+    def _tell(self, error: BaseException) -> None:
+        """Nobody else is told of this failed dial."""
+        if self.dials.tell():
+            self.effects.append((LOG_DIAL, error))
 
     def _admit(self, connection: T, number: int, elapsed: float, now: float) -> Entry[T]:
         """Make an entry for a connection that is new to the pool."""
@@ -847,10 +864,11 @@ class PoolState(Generic[T]):
         """Time has come to `now`: end whatever is overdue, and set the alarm anew. Harmless at any time."""
         if self._force_at <= now:
             self.force_close(now)
-        while self.queue.waiting and self.queue.first().since + self._acquire_timeout <= now:
-            self._time_out(self.queue.first(), Refusal.ACQUIRE_TIMEOUT, now)
+        # Dials first: of a caller whose own time is up as well, its dial's limit is the better reason.
         for job in [job for job in self.jobs if job.deadline <= now]:
             self._expire_job(job, now)
+        while self.queue.waiting and self.queue.first().since + self._acquire_timeout <= now:
+            self._time_out(self.queue.first(), Refusal.ACQUIRE_TIMEOUT, now)
         if self.alarm <= now:
             self._expire_idle(now)
         self._rebalance(now)
@@ -863,14 +881,20 @@ class PoolState(Generic[T]):
             error = TimeoutError(f"{job.kind.name.lower()} took longer than {limit:g} s")
             self._hook_failed(job.kind.name.lower(), error)
             self._cancel_job(job, CloseReason.INVALID if job.kind is VALIDATE else CloseReason.RESET_FAILED)
-        elif job in self.dials.abandoned:
-            self._cancel_job(job, DialEnd.ABANDONED)
+        elif job.started + self._connect_timeout <= now:
+            self._expire_dial(job, now)
         else:
-            waiter = job.waiter
-            self._cancel_job(job, DialEnd.TIMEOUT)
-            self.dials.note_failure(now, self._jitter())
-            if waiter is not None:
-                self._time_out(waiter, Refusal.CONNECT_TIMEOUT, now)
+            self._cancel_job(job, DialEnd.ABANDONED)
+
+    def _expire_dial(self, job: Job[T], now: float) -> None:
+        waiter = job.waiter
+        job.error = TimeoutError(f"connect did not finish within {self._connect_timeout:g} s (connect_timeout)")
+        self._cancel_job(job, DialEnd.TIMEOUT)
+        self._note_failure(job.number, job.error, now)
+        if waiter is None:
+            self._tell(job.error)
+        else:
+            self._time_out(waiter, Refusal.CONNECT_TIMEOUT, now)
 
     def _expire_idle(self, now: float) -> None:
         kept: list[Entry[T]] = []
@@ -1009,7 +1033,7 @@ class PoolState(Generic[T]):
             taken=self._taken,
             waiting=self.queue.waiting,
             max_size=settings.max_size,
-            max_idle=settings.max_idle,
+            max_idle=settings.max_size if settings.max_idle is None else settings.max_idle,
             min_idle=settings.min_idle,
             acquired=self.acquired,
             acquired_waiting=counts.acquired_waiting,

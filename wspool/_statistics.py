@@ -35,7 +35,9 @@ class PoolStatistics:
     """Callers in the queue."""
 
     max_size: int | None
+    """None for no limit."""
     max_idle: int | None
+    """As set, else `max_size`."""
     min_idle: int
 
     acquired: int
@@ -80,6 +82,9 @@ class PoolStatistics:
     hook_errors: int
     """Exceptions and time-outs of `is_reusable`, `validate`, `reset`, `close` and `on_event`."""
     last_dial_error: BaseException | None
-    """The newest error of `connect`; `None` again after a dial has succeeded."""
+    """Why the newest of the failed dials failed; `None` again after a dial has succeeded.
+
+    It is what `connect` raised, or a `TimeoutError` of the pool's own if it exceeded `connect_timeout`.
+    """
     longest_held: float
     """For how long the longest holder has held its connection, in seconds; 0 when none is held."""

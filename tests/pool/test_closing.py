@@ -511,3 +511,16 @@ async def test_what_the_pool_knows_after_a_crowded_end_adds_up() -> None:
     figures = pool.statistics()
     assert figures.opened == figures.closed == len(connector.connections)
     assert not connector.open
+
+
+@ASYNCIO_ONLY
+async def test_a_pool_that_is_left_in_another_task_is_closed_and_says_what_to_do() -> None:
+    connector = FakeConnector.always()
+    pool = Pool(connector, name="toys")
+    await asyncio.create_task(pool.__aenter__())
+    (await pool.get()).release()
+    with pytest.raises(PoolMisuse, match="toys was closed, but in another task than it was entered in"):
+        await asyncio.create_task(pool.__aexit__(None, None, None))
+    assert connector.open == []
+    with pytest.raises(PoolClosed):
+        await pool.get()

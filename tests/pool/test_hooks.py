@@ -111,6 +111,46 @@ async def test_an_is_reusable_that_raises_counts_as_no_and_is_logged(caplog: pyt
     assert "cannot tell" in record.getMessage()
 
 
+async def test_an_is_reusable_that_asks_a_cancelled_task_counts_as_no_and_cancels_nobody() -> None:
+    """As `Task.exception()` of a reader's task raises when that was cancelled."""
+    closings = Closings()
+    async with Pool(FakeConnector.always(), on_event=closings) as pool:
+        handle = await pool.get()
+        error = asyncio.CancelledError()
+        make_raise(handle.connection, error)
+        handle.release()
+        await settle()
+        assert [(event.reason, event.error) for event in closings.seen] == [(CloseReason.NOT_REUSABLE, error)]
+
+
+async def test_a_new_connection_whose_is_reusable_asks_a_cancelled_task_cancels_nobody() -> None:
+    connector, body_ended = FakeConnector(), False
+    async with Pool(connector, max_size=1) as pool, anyio.create_task_group() as tasks:
+        caller = Caller(tasks, pool)
+        dial = await connector.next_dial()
+        connection = connector.new_connection()
+        make_raise(connection, asyncio.CancelledError())
+        dial.succeed(connection)
+        await settle()
+        assert isinstance(caller.error, PoolError)
+        assert connection.closes == 1
+        check_invariants(pool)
+        body_ended = True
+    assert body_ended
+
+
+async def test_an_observer_that_asks_a_cancelled_task_cancels_nobody() -> None:
+    def observe(_: PoolEvent) -> None:
+        raise asyncio.CancelledError
+
+    body_ended = False
+    async with Pool(FakeConnector.always(), on_event=observe) as pool:
+        await use(pool)
+        assert pool.statistics().hook_errors >= 1
+        body_ended = True
+    assert body_ended
+
+
 async def test_is_reusable_given_to_the_pool_overrules_the_connection_itself() -> None:
     async with Pool(FakeConnector.always(), is_reusable=lambda _: True) as pool:
         async with pool.get() as first:
@@ -596,7 +636,7 @@ async def test_a_connect_that_hangs_ends_at_connect_timeout() -> None:
         assert isinstance(caller.error, PoolTimeout)
         assert "connect_timeout=10 s" in caller.text
         assert dial.cancelled
-        assert [(event.reason, event.error, event.elapsed) for event in ends] == [(DialEnd.TIMEOUT, None, 10.0)]
+        assert [(event.reason, event.elapsed) for event in ends] == [(DialEnd.TIMEOUT, 10.0)]
         assert pool.statistics().dials_failed == 1
         check_invariants(pool)
 

@@ -302,7 +302,7 @@ async def test_more_than_max_waiting_callers_are_turned_away_at_once() -> None:
             handle = await pool.get()
             waiting = [Caller(tasks, pool) for _ in range(2)]
             await settle()
-            with pytest.raises(PoolFull, match=r"2 callers wait already.*max_waiting=2"):
+            with pytest.raises(PoolFull, match=r"2 waiting already.*max_waiting=2"):
                 await pool.get()
             assert pool.statistics().rejected == 1
             handle.release()

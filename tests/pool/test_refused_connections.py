@@ -9,7 +9,7 @@ import pytest
 
 from tests.pool.caller import Caller
 from wspool import CloseReason, ConnectionClosed, Pool, PoolError, PoolEvent, PoolTimeout
-from wspool._pool_state import LOG, START, PoolState
+from wspool._pool_state import LOG_DIAL, START, PoolState
 from wspool._settings import PoolSettings
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
 
@@ -253,6 +253,4 @@ def test_a_caller_cancelled_in_the_step_in_which_its_dial_fails_leaves_the_error
     assert waiter.error is error
     state.effects.clear()
     state.leave_queue(waiter, 0.0)
-    assert [subject for effect, subject in state.effects if effect is LOG] == [
-        ("a dial whose caller was cancelled", error)
-    ]
+    assert [subject for effect, subject in state.effects if effect is LOG_DIAL] == [error]

@@ -121,8 +121,18 @@ class BigWorld(World):
         self.departed: list[Waiter[Toy]] = []
         self.gets = 0
         self.force_at = math.inf
-        self.failures = 0
+        self.rounds = 0
+        """Of failed dials, since one has succeeded."""
+        self.round: set[Job[Toy]] = set()
+        """All dials that had begun when the newest round was noted."""
+        self.dials: set[Job[Toy]] = set()
+        """All that ever began."""
+        self.brought_by: dict[Toy, Job[Toy]] = {}
         self.failed_at = -math.inf
+        self.told: int | None = None
+        """The newest round that was logged, since a dial has succeeded."""
+        self.lines: list[str] = []
+        """What this step has to log about dials; the log takes away what it says."""
         self.woken: set[Waiter[Toy]] = set()
         self.cancelled: set[Job[Toy]] = set()
         self.new_dials: list[Job[Toy]] = []
@@ -176,6 +186,7 @@ class BigWorld(World):
                 self.cancelled.add(subject)
             elif effect is Effect.START and subject.kind is CONNECT:
                 self.new_dials.append(subject)
+                self.dials.add(subject)
             elif effect is Effect.NOTIFY:
                 self._hear(subject)
         super()._run_effects()
@@ -206,12 +217,12 @@ class BigWorld(World):
                 assert job.connect is job.waiter.connect, "a dial uses the connect of somebody else"
             else:
                 assert self.now >= self.failed_at + self._pause() / 2, "S13: an automatic dial came too soon"
-        if self.failures:
+        if self.rounds:
             least, most = self.failed_at + self._pause() / 2, self.failed_at + self._pause()
             assert least <= state.dials.retry_at <= most, "S13: the pace of automatic dials is wrong"
 
     def _pause(self) -> float:
-        return min(30.0, 0.1 * 2 ** (self.failures - 1)) if self.failures else 0.0
+        return min(30.0, 0.1 * 2 ** (self.rounds - 1)) if self.rounds else 0.0
 
     def _check_statistics(self) -> None:
         """The sums that PoolStatistics documents, and one get, one outcome (S15)."""
@@ -294,11 +305,13 @@ class BigWorld(World):
         assert isinstance(toy, Frail)
         assert not toy.handouts, "S13: a dial is blamed for a connection that was used"
         assert not toy.alive or toy.curse is not None, "S13: a dial is blamed for a living connection"
-        self._note_failure()
+        self._note_failure(self.brought_by[toy], somebody_waits=True)
 
     def _do_cancel(self, index: int) -> None:
         waiter = self.users[index].waiter
         assert waiter is not None
+        if isinstance(waiter.error, BaseException):
+            self._leave_to_the_log()
         super()._do_cancel(index)
         self._note_departure(index, waiter)
 
@@ -341,6 +354,7 @@ class BigWorld(World):
             return
         toy.be_born(self.started.pop(job), self.now)
         self.toys.append(toy)
+        self.brought_by[toy] = job
         self.begun.discard(job)
         self._note_success()
         self.state.connect_succeeded(job, toy, self.now)
@@ -351,7 +365,7 @@ class BigWorld(World):
         entries, owner = list(self.state.entries.all), job.waiter
         states = [entry.state for entry in entries]
         if job.cancelled is None:
-            self._note_failure()
+            self._note_failure(job, somebody_waits=owner is not None)
         self.begun.discard(job)
         self.state.connect_succeeded(job, toy, self.now)
         self.ended.append(job)
@@ -366,7 +380,7 @@ class BigWorld(World):
             self.begun.discard(job)
             self.state.connect_failed(job, self.now, error=ConnectionRefusedError())
         else:
-            self._note_failure()
+            self._note_failure(job, somebody_waits=job.waiter is not None)
             super()._do_dial_failed(index)
         self.ended.append(job)
 
@@ -374,12 +388,27 @@ class BigWorld(World):
         self.ended.append(self._job(index))
         super()._do_dial_ended(index)
 
-    def _note_failure(self) -> None:
-        self.failures += 1
+    def _note_failure(self, job: Job[Toy], *, somebody_waits: bool) -> None:
+        """Dials that had begun when a round was noted belong to it, or to one before: they count once."""
+        if job not in self.round:
+            self.rounds += 1
+            self.round = self.dials.copy()
+        if not somebody_waits:
+            self._leave_to_the_log()
         self.failed_at = self.now
 
+    def _leave_to_the_log(self) -> None:
+        """Nobody else is told of a failed dial: of each round, one is logged."""
+        if self.told != self.rounds:
+            self.told = self.rounds
+            self.lines.append("they fail")
+
     def _note_success(self) -> None:
-        self.failures = 0
+        if self.told is not None:
+            self.told = None
+            self.lines.append("they succeed")
+        self.rounds = 0
+        self.round = set()
         self.failed_at = -math.inf
 
     def _do_valid(self, index: int) -> None:
@@ -472,7 +501,7 @@ class BigWorld(World):
     def _do_expire(self) -> None:
         state, now = self.state, self.now
         known = set(state.jobs)
-        timely = {job for job in state.jobs if job.kind is CONNECT and job.cancelled is None}
+        timely = {job: job.waiter for job in state.jobs if job.kind is CONNECT and job.cancelled is None}
         # What an expiry causes may fall due at once (a grace of 0), but not without end.
         for _ in range(3):
             state.expire(now)
@@ -480,10 +509,10 @@ class BigWorld(World):
                 break
         if any(job.reason is CloseReason.IDLE for job in state.jobs if job not in known):
             assert state.entries.idle >= state.settings.min_idle, "L11: idle_timeout spares no min_idle"
-        for job in timely:
+        for job, waiter in timely.items():
             if job.cancelled is DialEnd.TIMEOUT:
                 assert now >= job.started + time_limit(state.settings.connect_timeout), "a dial had not its time"
-                self._note_failure()
+                self._note_failure(job, somebody_waits=waiter is not None)
         if self.force_at <= now:
             self.forced = True
         self._check_deadlines()
@@ -838,6 +867,6 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestStateful = PoolMachine.TestCase
-TestStateful.settings = profile(
-    max_examples=2 * profile().max_examples, stateful_step_count=2 * profile().stateful_step_count
-)
+TestStateful.settings = profile(stateful_step_count=2 * profile().stateful_step_count)
+# On a busy machine it takes minutes.
+TestStateful = pytest.mark.timeout(900)(TestStateful)

@@ -130,9 +130,24 @@ async def test_who_sleeps_for_ever_has_no_deadline() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_time_does_not_go_back() -> None:
-    with pytest.raises(ValueError, match="time does not go back, got -1"):
-        await ManualClock().advance(-1)
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+    ],
+)
+async def test_time_goes_forward_and_comes_to_no_end(value: Any, error: type[Exception]) -> None:
+    clock = ManualClock(50.0)
+    with pytest.raises(error, match=f"seconds must be a .*number of seconds.*, got {value!r}"):
+        await clock.advance(value)
+    assert clock.now() == 50.0
+    with pytest.raises(error, match=f"now must be a .*number of seconds.*, got {value!r}"):
+        ManualClock(value)
 
 
 # --- FakeConnection ------------------------------------------------------------------------------------
@@ -262,6 +277,18 @@ async def test_a_dial_is_answered_once() -> None:
         answered.succeed()
         with pytest.raises(AssertionError, match="has ended already"):
             answered.fail()
+
+
+@pytest.mark.parametrize("error", ["no exception", OSError])
+async def test_a_dial_fails_by_an_exception_only(error: Any) -> None:
+    connector = FakeConnector()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dial, connector, [])
+        pending = await connector.next_dial()
+        with pytest.raises(TypeError, match="error must be an exception, got "):
+            pending.fail(error)
+        assert pending.pending
+        pending.fail()
 
 
 async def test_a_cancelled_dial_knows_that_it_was_cancelled() -> None:

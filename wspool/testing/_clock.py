@@ -7,6 +7,7 @@ import asyncio
 import anyio
 
 from .._backend import in_trio
+from .._settings import check_time
 
 _CALM_ROUNDS = 3
 
@@ -54,6 +55,7 @@ class ManualClock:
 
     def __init__(self, now: float = 1000.0) -> None:
         """Begin at `now` seconds."""
+        check_time("now", now)
         self._now = now
         self._sleepers: list[tuple[float, anyio.Event]] = []
 
@@ -79,8 +81,7 @@ class ManualClock:
 
     async def advance(self, seconds: float) -> None:
         """Let so many seconds pass, stopping at each deadline on the way until all tasks are blocked."""
-        if seconds < 0:
-            raise ValueError(f"time does not go back, got {seconds}")
+        check_time("seconds", seconds)
         end = self._now + seconds
         await settle()
         while self.deadlines and self.deadlines[0] <= end:

@@ -122,6 +122,9 @@ class FakeDial:
         """Answer with an exception, by default a ConnectionRefusedError."""
         if error is None:
             error = ConnectionRefusedError("refused, by the test")
+        # Tests without a type checker.
+        if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"error must be an exception, got {error!r}")
         self._set(error)
         return error
 

@@ -374,12 +374,25 @@ async def test_cancellation_closes_the_stream_and_comes_out_as_itself(came: byte
     [
         ({"subprotocols": "chat"}, TypeError, "subprotocols must be several names"),
         ({"upgrade_timeout": 0}, ValueError, "upgrade_timeout must be more than 0 seconds, got 0"),
+        ({"handler": 5}, TypeError, "handler must be a function or None, got 5"),
+        ({"settings": {}}, TypeError, "settings must be a WebSocketSettings or None, got {}"),
     ],
 )
 async def test_wrong_arguments_are_refused_at_once(arguments: Any, error: type[Exception], why: str) -> None:
     _, server = new_pair()
     with pytest.raises(error, match=why):
         await accept_websocket(server, **arguments)
+    assert server.closed
+
+
+async def test_a_connection_that_cannot_be_made_after_the_upgrade_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wspool.websocket._accept.WebSocketConnection", len)
+    client, server = new_pair()
+    await client.send(new_handshake().request)
+    with pytest.raises(TypeError, match="takes no keyword arguments"):
+        await accept_websocket(server)
     assert server.closed
 
 

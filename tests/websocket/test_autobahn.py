@@ -15,7 +15,7 @@ from anyio import BrokenResourceError, EndOfStream
 
 from tests.websocket.frames import Frame, Told, by_wsproto, close
 from wspool.testing import memory_byte_streams
-from wspool.websocket import WebSocketConnection, WebSocketSettings
+from wspool.websocket import WebSocketConnection
 from wspool.websocket._protocol import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 GREETING = "Hello-µ@ßöäüàá-UTF-8!!".encode()
@@ -201,7 +201,7 @@ CASES = [*FRAMING, *PINGS, *RESERVED, *FRAGMENTS, *TEXTS, *CLOSES, *LARGE]
 async def run(case: Case, chop: int | None, *, fast: bool) -> tuple[list[Told], list[bytes]]:
     """What the echo server sends back, as wsproto understands it: events, and the payloads of its pings (none)."""
     here, far = memory_byte_streams(max_buffer=4 * MIB)
-    server = WebSocketConnection(here, client=False, fast=fast, settings=WebSocketSettings(close_timeout=0.1))
+    server = WebSocketConnection(here, client=False, fast=fast)
     raw = b"".join(frame.encode(to_server=True) for frame in [*case.frames, close(1000)])
     answered = bytearray()
 

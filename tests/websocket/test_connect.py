@@ -371,7 +371,7 @@ def not_yet_valid(certificates: Certificates) -> trustme.LeafCert:
     ("issue", "arguments", "why"),
     [
         (expired, {}, "certificate has expired; renew it on the server, or set the clock"),
-        (not_yet_valid, {}, "certificate is not yet valid; wait until it is valid"),
+        (not_yet_valid, {}, "; wait until it is valid, or set the clock"),
         (lambda c: c.authority.issue_cert("other.example"), {}, "connect to a name that the certificate is for"),
         (lambda c: c.server, {"server_hostname": "10.0.0.1"}, "connect to a name that the certificate is for"),
         (lambda c: trustme.CA().issue_cert("localhost"), {}, "give that one's certificate as ca_file"),
@@ -712,6 +712,18 @@ async def test_a_silent_server_after_tls_is_said_and_left(
         await server.left.wait()
 
 
+async def test_a_connection_that_cannot_be_made_after_the_upgrade_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def accept(stream: SocketStream) -> None:
+        await accept_websocket(stream)
+
+    monkeypatch.setattr("wspool.websocket._connect.WebSocketConnection", len)
+    async with serving(accept) as server:
+        await failing(TypeError, "len() takes no keyword arguments", f"ws://127.0.0.1:{server.port}")
+        await server.left.wait()
+
+
 # ------------------------------------------------------------------------------------------- arguments
 
 
@@ -720,12 +732,16 @@ async def test_a_silent_server_after_tls_is_said_and_left(
     [
         ("http://a", {}, InvalidURL, "use ws:// instead of http://"),
         ("ws://a", {"proxy": "socks5://b"}, InvalidURL, "a proxy's URL begins with http://"),
-        (b"ws://a", {}, TypeError, "a URL must be a string, got bytes"),
+        (b"ws://a", {}, TypeError, "a websocket URL must be a string, got bytes"),
+        ("ws://a", {"proxy": 5}, TypeError, "a proxy's URL must be a string, got int"),
         ("ws://a", {"headers": {"Host": "b"}}, ValueError, "headers: b'Host' is set by wspool itself"),
         ("ws://a", {"subprotocols": "chat"}, TypeError, "subprotocols must be several names"),
+        ("ws://a", {"headers": None}, TypeError, "headers must be a mapping, or pairs of name and value, got NoneType"),
+        ("ws://a", {"subprotocols": None}, TypeError, "subprotocols must be several names, such as ['chat'], got None"),
         ("ws://a", {"connect_timeout": 0}, ValueError, "connect_timeout must be more than 0 seconds, got 0"),
         ("ws://a", {"connect_timeout": math.nan}, ValueError, "connect_timeout must be more than 0 seconds, got nan"),
         ("ws://a", {"connect_timeout": "1"}, TypeError, "connect_timeout must be a number of seconds or None"),
+        ("ws://a", {"settings": {}}, TypeError, "settings must be a WebSocketSettings or None, got {}"),
         ("ws://a", {"ssl_context": ssl.create_default_context()}, ValueError, "ssl_context is for wss:// only"),
         ("ws://a", {"ca_file": "x"}, ValueError, "ca_file is for wss:// only"),
         ("ws://a", {"client_cert": "x"}, ValueError, "client_cert is for wss:// only"),
@@ -748,6 +764,17 @@ async def test_a_silent_server_after_tls_is_said_and_left(
             ValueError,
             "ssl_context is one for servers",
         ),
+        ("wss://a", {"ssl_context": True}, TypeError, "ssl_context must be an ssl.SSLContext or None, got True"),
+        ("wss://a", {"ca_file": 5}, TypeError, "ca_file must be a path or None, got 5"),
+        ("wss://a", {"client_cert": 5}, TypeError, "client_cert must be a path, a pair of paths or None, got 5"),
+        (
+            "wss://a",
+            {"client_cert": ("a",)},
+            TypeError,
+            "client_cert must be a path, a pair of paths or None, got ('a',)",
+        ),
+        ("wss://a", {"client_cert": ("a", 5)}, TypeError, "client_cert must be a path, a pair of paths or None, got 5"),
+        ("wss://a", {"server_hostname": 5}, TypeError, "server_hostname must be a string, got 5"),
         (
             "wss://a",
             {"server_hostname": ""},

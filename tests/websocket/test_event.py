@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -56,6 +58,15 @@ async def test_who_is_cancelled_takes_nobody_along() -> None:
             cancelled.cancel_scope.cancel()
             event.set()  # before the cancelled task has had its turn
     assert 0 in gone_on
+
+
+async def test_of_who_was_cancelled_nothing_is_kept() -> None:
+    """It may be waited for ever so often before it happens."""
+    event: Any = new_event()
+    for _ in range(3):
+        with anyio.move_on_after(0):
+            await event.wait()
+    assert not getattr(event, "_waiters", [])
 
 
 async def test_on_trio_it_is_the_one_that_all_use() -> None:

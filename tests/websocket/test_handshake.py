@@ -394,6 +394,43 @@ def test_headers_that_cannot_be_sent_are_refused_by_name(
     assert "Y: b" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("headers", "why"),
+    [
+        (None, "headers must be a mapping, or pairs of name and value, got NoneType"),
+        ("x: y", "headers must be a mapping, or pairs of name and value, got str"),
+        (b"x: y", "headers must be a mapping, or pairs of name and value, got bytes"),
+        ([1], "headers: each must be a pair of name and value, got int"),
+        (["ab"], "headers: each must be a pair of name and value, got str"),
+        ([("a",)], "headers: each must be a pair of name and value, got tuple"),
+        ([("a", "b", "c")], "headers: each must be a pair of name and value, got tuple"),
+    ],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda headers: new_client(headers=headers),
+        lambda headers: Accept(None, headers),
+        lambda headers: Response(200, headers),
+    ],
+    ids=["request", "accept", "response"],
+)
+def test_headers_come_in_pairs(use: Callable[[Any], object], headers: Any, why: str) -> None:
+    with pytest.raises(TypeError, match=f"^{re.escape(why)}$"):
+        use(headers)
+
+
+def test_headers_may_be_pairs_in_lists_and_come_one_by_one() -> None:
+    headers: Any = iter([["X", "y"]])
+    assert Response(200, headers).headers == [(b"X", b"y")]
+
+
+def test_what_is_accepted_is_a_subprotocol() -> None:
+    subprotocol: Any = 5
+    with pytest.raises(TypeError, match="subprotocol must be a string or None, got 5"):
+        Accept(subprotocol)
+
+
 @pytest.mark.parametrize("name", ["Host", "UPGRADE", "Sec-WebSocket-Key", "sec-websocket-protocol"])
 @pytest.mark.parametrize(
     "use",
@@ -409,7 +446,8 @@ def test_headers_of_the_handshake_are_not_the_callers(use: Callable[[Any], objec
     ("subprotocols", "error", "why"),
     [
         ("chat", TypeError, "subprotocols must be several names, such as ['chat'], got 'chat'"),
-        (b"chat", TypeError, "subprotocols must be several names, such as [b'chat'], got b'chat'"),
+        (b"chat", TypeError, "subprotocols must be several names, such as ['chat'], got b'chat'"),
+        (None, TypeError, "subprotocols must be several names, such as ['chat'], got None"),
         ([b"chat"], TypeError, "subprotocols must be strings, got b'chat'"),
         (["a b"], ValueError, "subprotocols: 'a b' must be letters, digits"),
         (["a,b"], ValueError, "subprotocols: 'a,b' must be letters, digits"),

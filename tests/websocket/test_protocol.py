@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage
 
@@ -78,6 +78,7 @@ FRAMES = st.builds(
 def test_it_tells_what_wsproto_tells_of_frames_right_and_wrong(
     frames: list[Frame], client: bool, fast: bool, data: st.DataObject
 ) -> None:
+    assume(all(frame.payload[:2] != b"\x03\xf6" for frame in frames))  # the code 1014, which wsproto does not know
     raw = encoded(frames, client=client)
     expected, pings = by_wsproto(raw, client=client)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(raw)), max_size=6)))
@@ -130,8 +131,11 @@ def test_a_part_of_a_frame_passes_through_before_the_rest_has_come(client: bool,
         ([Frame(CLOSE, b"\x03")], 1002),
         ([close(999)], 1002),
         ([close(1005)], 1002),
+        ([close(1004)], 1002),
         ([close(1006)], 1002),
+        ([close(1015)], 1002),
         ([close(1016)], 1002),
+        ([close(2999)], 1002),
         ([close(5000)], 1002),
         ([close(1000, b"\xff")], 1007),
     ],

@@ -49,6 +49,15 @@ async def test_short_messages_go_out_in_one_write(messages: list[Any], monkeypat
     assert [await server.receive() for _ in messages] == messages
 
 
+async def test_what_is_sent_in_frames_is_a_message_each() -> None:
+    here, there = memory_byte_streams()
+    client, server = WebSocketConnection(here, client=True), WebSocketConnection(there, client=False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.send_frames, bytes(100_000))
+        assert len(await server.receive()) == 65_536
+        assert len(await server.receive()) == 34_464
+
+
 async def test_long_messages_go_out_in_writes_of_about_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = memory_byte_streams()
     sizes = counted(here, monkeypatch)
@@ -91,6 +100,42 @@ async def test_what_is_owed_goes_out_with_the_next_message(monkeypatch: pytest.M
     received = await there.receive()
     # Masked frames of one byte each: two of header, four of key.
     assert [received[0] & 0xF, received[7] & 0xF] == [BINARY, 0xA]
+
+
+@pytest.mark.parametrize("operation", ["send", "send_eof"])
+async def test_a_pong_is_sent_though_who_was_to_send_it_is_cancelled(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = memory_byte_streams()
+    second, gate, send = anyio.CancelScope(), anyio.Event(), here.send
+
+    async def slow_send(item: bytes) -> None:
+        await gate.wait()
+        await send(item)
+
+    async def send_first() -> None:
+        await client.send(b"x")
+        # The second has its turn already, and has not gone on yet.
+        second.cancel()
+        await client.receive_part()
+
+    async def send_second() -> None:
+        with second:
+            await (client.send(b"y") if operation == "send" else client.send_eof())
+
+    monkeypatch.setattr(here, "send", slow_send)
+    client = WebSocketConnection(here, client=True, received=from_server(PING, b"1"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(send_first)
+        await settle()
+        tasks.start_soon(send_second)
+        await settle()
+        gate.set()
+        await settle()
+        # Masked frames of one byte each: two of header, four of key.
+        received = await there.receive()
+        assert [received[0] & 0xF, received[7] & 0xF] == [BINARY, 0xA]
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -221,21 +221,44 @@ async def test_a_close_is_answered_and_told_with_its_code_and_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "why"),
+    ("code", "reason", "error", "why"),
     [
-        (5, "", "from 1000 to 4999 .* got 5"),
-        (99_999, "", "from 1000 to 4999"),
-        ("1000", "", "got '1000'"),
-        (1005, "bye", "1005 .* got 'bye'"),
-        (1000, "\ud800", "surrogates"),
+        (1005, "bye", ValueError, "1005 .* got 'bye'"),
+        (1000, "\ud800", ValueError, "surrogates"),
+        (1000, b"bye", TypeError, "reason must be a string, got b'bye'"),
+        ("1000", "", TypeError, "code must be a whole number, got '1000'"),
+        (1000.0, "", TypeError, r"code must be a whole number, got 1000\.0"),
+        (True, "", TypeError, "code must be a whole number, got True"),
+        *[
+            (code, "", ValueError, rf"code must be 1000 to 1003, .* \(RFC 6455 section 7.4\), got {code}")
+            for code in (5, 999, 1004, 1006, 1015, 1016, 2999, 5000, 99_999)
+        ],
     ],
 )
-async def test_a_close_that_cannot_be_sent_is_refused_and_nothing_closed(code: Any, reason: str, why: str) -> None:
+async def test_a_close_that_cannot_be_sent_is_refused_and_nothing_closed(
+    code: Any, reason: Any, error: type[Exception], why: str
+) -> None:
     connection, far = alone()
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(error, match=why):
         await connection.aclose(code, reason)
     await connection.send(b"x")
     assert far.buffered == 7
+
+
+async def test_every_code_that_can_be_sent_is_received_and_given_back() -> None:
+    async def receive(server: WebSocketConnection) -> None:
+        with pytest.raises((EndOfStream, BrokenResourceError)):
+            await server.receive()
+        await server.aclose()
+
+    for code in (1000, 1001, 1002, 1003, 1005, *range(1007, 1015), 3000, 4999):
+        client, server = memory()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive, server)
+            await client.aclose(code, "" if code == 1005 else "bye")
+        for ending in (server._ending, client._ending):
+            assert isinstance(ending, WebSocketClosed)
+            assert ending.code == code
 
 
 async def test_a_close_with_an_error_code_is_an_error() -> None:
@@ -451,11 +474,20 @@ async def test_text_on_a_byte_stream_is_a_violation_with_code_1003() -> None:
     assert code == 1003
 
 
-async def test_a_message_over_the_limit_is_refused_by_its_header() -> None:
-    client, server = memory(settings=WebSocketSettings(max_message_size=1000, close_timeout=0.01))
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        ("max_frame_size", "a frame of 1001 bytes: max_frame_size is 1000"),
+        ("max_message_size", "a message of 1001 bytes or more: max_message_size is 1000"),
+    ],
+)
+async def test_what_is_over_a_limit_is_refused_by_its_header_and_the_limit_named(limit: str, why: str) -> None:
+    client, server = memory(settings=WebSocketSettings(close_timeout=0.01, **dict[str, Any]({limit: 1000})))
     await client.send(b"x" * 1001)
-    with pytest.raises(BrokenResourceError, match="1000 are allowed"):
+    with pytest.raises(BrokenResourceError, match=why):
         await server.receive()
+    with pytest.raises(BrokenResourceError, match=f"code 1009: {why}"):
+        await client.receive()
 
 
 async def test_a_byte_stream_knows_no_limit_of_messages() -> None:
@@ -479,10 +511,18 @@ async def test_a_send_cancelled_before_it_began_has_sent_nothing() -> None:
 
 async def test_a_send_cut_off_halfway_marks_the_connection_broken() -> None:
     connection, _ = alone()
+    returned = False
+
+    async def send() -> None:
+        nonlocal returned
+        await connection.send(b"x" * 1_000_000)
+        returned = True
+
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connection.send, b"x" * 1_000_000)
+        tasks.start_soon(send)
         await settle()
         tasks.cancel_scope.cancel()
+    assert not returned
     for use in (connection.send(b""), connection.receive(), connection.send_eof()):
         with pytest.raises(BrokenResourceError, match="a send was cut off"):
             await use
@@ -640,8 +680,22 @@ async def test_it_tells_its_own_attributes_and_those_of_its_transport(
     [(0, ValueError), (-1, ValueError), (float("nan"), ValueError), ("1", TypeError), (True, TypeError)],
 )
 def test_wrong_settings_are_refused_by_name_and_value(name: str, value: Any, error: type[Exception]) -> None:
+    if name.endswith("_size") and value != value:
+        error = TypeError  # it is no whole number either
     with pytest.raises(error, match=rf"{name} must be .*{value!r}"):
         WebSocketSettings(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["max_frame_size", "max_message_size"])
+def test_a_size_is_a_whole_number(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a whole number or None, got 1.5"):
+        WebSocketSettings(**dict[str, Any]({name: 1.5}))
+
+
+async def test_a_stream_is_made_of_a_connection() -> None:
+    transport: Any = memory_byte_streams()[0]
+    with pytest.raises(TypeError, match="connection must be a WebSocketConnection, got "):
+        WebSocketStream(transport)
 
 
 def test_a_time_limit_cannot_be_left_out() -> None:

@@ -21,7 +21,17 @@ from anyio.abc import ByteStream, SocketAttribute
 from tests.stream_pairs import own_tcp_pair
 from tests.turns import turns_of_another
 from wspool.testing import settle
-from wspool.websocket import TCPListener, TCPStream, _tcp, _turns, _waits, connect_tcp, listen_tcp
+from wspool.websocket import (
+    TCPListener,
+    TCPStream,
+    _tcp,
+    _turns,
+    _waits,
+    connect_any,
+    connect_tcp,
+    listen_tcp,
+    resolve,
+)
 
 REFUSED = (socket.AF_INET, ("127.0.0.1", 1))
 
@@ -243,6 +253,23 @@ async def test_a_stream_closed_before_a_receive_has_begun_to_wait_ends_it() -> N
     assert client.extra(SocketAttribute.raw_socket).fileno() == -1
 
 
+async def test_a_receive_that_has_to_wait_returns_no_more_than_it_was_asked_for() -> None:
+    client, server = cast("list[TCPStream]", await own_tcp_pair())
+    received = list[bytes]()
+
+    async def receive() -> None:
+        received.append(await client.receive(2))
+
+    async with client, server:
+        assert client.receive_nowait(10) is None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await settle()
+            await server.send(b"abc")
+        assert client.receive_nowait(2) == b"c"
+    assert received == [b"ab"]
+
+
 async def test_a_reset_is_no_end() -> None:
     client, server = await own_tcp_pair()
     async with client:
@@ -329,10 +356,10 @@ async def test_a_cancellation_is_seen_by_the_next_operation() -> None:
     client, server = await own_tcp_pair()
     async with client, server:
         await server.send(b"x")
-        for use in (client.send, lambda _: client.receive()):
+        for use in (client.send(b"y"), client.receive(), client.send_eof()):
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await use(b"y")
+                await use
             assert scope.cancelled_caught
         assert await client.receive() == b"x"
         await client.send(b"z")
@@ -388,12 +415,75 @@ async def test_a_port_that_cannot_be_is_refused(port: int) -> None:
         await connect_tcp("127.0.0.1", port)
 
 
+async def listen_with_backlog(backlog: int) -> TCPListener:
+    return await listen_tcp("127.0.0.1", backlog=backlog)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "error", "why"),
+    [
+        (connect_tcp, ("127.0.0.1", "x"), TypeError, "port must be a whole number, got 'x'"),
+        (connect_tcp, ("127.0.0.1", 80.0), TypeError, "port must be a whole number, got 80.0"),
+        (connect_tcp, ("127.0.0.1", True), TypeError, "port must be a whole number, got True"),
+        (connect_tcp, (None, 80), TypeError, "host must be a string, got None"),
+        (resolve, (None, 80), TypeError, "host must be a string, got None"),
+        (connect_any, ([],), ValueError, "addresses must be one at least, got none"),
+        (listen_tcp, ("127.0.0.1", "x"), TypeError, "port must be a whole number, got 'x'"),
+        (listen_tcp, ("127.0.0.1", 70_000), ValueError, "port must be from 0 to 65535, got 70000"),
+        (listen_tcp, ("127.0.0.1", -1), ValueError, "port must be from 0 to 65535, got -1"),
+        (listen_tcp, (5,), TypeError, "host must be a string or None, got 5"),
+        (listen_with_backlog, ("x",), TypeError, "backlog must be a whole number, got 'x'"),
+    ],
+)
+async def test_wrong_arguments_are_refused_by_name_and_value(
+    call: Callable[..., Awaitable[object]], arguments: Any, error: type[Exception], why: str
+) -> None:
+    with pytest.raises(error, match=f"^{why}$"):
+        await call(*arguments)
+
+
 async def test_connecting_without_a_wait_lets_others_run() -> None:
     """On the same machine a connection is there at once."""
     async with await listen_tcp("127.0.0.1") as listener, turns_of_another() as turns:
         for _ in range(20 * _turns.TURN // _turns._OPERATION):
             (await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))).close()
     assert turns.count >= 9
+
+
+async def test_a_cancellation_is_seen_before_anything_is_connected() -> None:
+    """Though on the same machine nothing has to be waited for."""
+    async with await listen_tcp("127.0.0.1") as listener:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
+    assert scope.cancelled_caught
+
+
+async def test_what_the_kernel_refuses_at_once_is_no_connection() -> None:
+    """It is not told a second time."""
+    with pytest.raises(OSError, match=r"Permission denied|Network is unreachable"):
+        await connect_tcp("255.255.255.255", 80)
+
+
+async def test_the_next_address_is_tried_only_after_a_while_if_one_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = list[object]()
+
+    async def never(address: object) -> None:
+        tried.append(address)
+        await anyio.sleep_forever()
+
+    addresses: list[Any] = ["first", "second"]
+    monkeypatch.setattr(_tcp, "_connect", never)
+    for delay, expected in ((1000.0, ["first"]), (0.0, ["first", "second"])):
+        tried.clear()
+        monkeypatch.setattr(_tcp, "_ATTEMPT_DELAY", delay)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_tcp.connect_any, addresses)
+            await settle()
+            tasks.cancel_scope.cancel()
+        assert tried == expected
 
 
 async def test_the_next_address_is_tried_when_one_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -490,8 +580,8 @@ async def test_closing_the_listener_ends_serving_once_and_for_all() -> None:
     await listener.aclose()
 
 
-def troubled(listener: TCPListener, *errors: int) -> None:
-    """Have accepting fail so, before it works."""
+def troubled(listener: TCPListener, *errors: int) -> list[int]:
+    """Have accepting fail so, before it works; the errors that are still to come."""
     left = list(errors)
     waits: list[Any] = list(listener._waits)
     for each in waits:
@@ -504,6 +594,7 @@ def troubled(listener: TCPListener, *errors: int) -> None:
             raise OSError(code, os.strerror(code))
 
         each._attempt = attempt
+    return left
 
 
 async def test_a_lack_of_descriptors_is_waited_out_and_logged(
@@ -516,6 +607,35 @@ async def test_a_lack_of_descriptors_is_waited_out_and_logged(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "no connection can be accepted" in caplog.text
     assert "Too many open files" in caplog.text
+
+
+async def test_during_a_lack_of_descriptors_nobody_tries_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tcp, "_EXHAUSTED_DELAY", 1000.0)
+    async with await listen_tcp("127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        left = troubled(listener, *[errno.EMFILE] * 50)
+        tasks.start_soon(listener.serve, TCPStream.aclose)
+        await settle()
+        assert len(left) == 49
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_crowd_that_comes_at_once_lets_others_run() -> None:
+    crowd, seen = 10 * _turns.TURN // _turns._OPERATION, list[int]()
+    async with await listen_tcp("127.0.0.1") as listener, turns_of_another() as turns:
+
+        async def handle(stream: TCPStream) -> None:
+            stream.close()
+            seen.append(turns.count)
+            if len(seen) == crowd:
+                tasks.cancel_scope.cancel()
+
+        port = listener.extra(SocketAttribute.local_port)
+        clients = [await connect_tcp("127.0.0.1", port) for _ in range(crowd)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, handle)
+        for client in clients:
+            client.close()
+    assert max(seen) - min(seen) >= 8
 
 
 async def _serve_one(listener: TCPListener) -> None:

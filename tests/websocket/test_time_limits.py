@@ -147,6 +147,43 @@ async def test_a_cancelled_receive_is_cancelled_at_once_while_it_waits_for_a_pon
     assert await connection.receive() == b"alive"
 
 
+async def test_a_far_end_that_answers_no_ping_is_given_up_in_time() -> None:
+    for settings, seconds in ((None, 20), (WebSocketSettings(ping_timeout=3), 3), (KEEPALIVE, 10)):
+        connection, far = alone(settings=settings)
+        why = f"no pong came within {seconds} s after a ping"
+        with taking(seconds), pytest.raises(BrokenResourceError, match=why):
+            await connection.ping()
+        assert far.buffered == 10
+        with taking(0), pytest.raises(BrokenResourceError, match=why):
+            await connection.send(b"x")
+
+
+async def test_bytes_that_trickle_in_do_not_take_the_place_of_the_pong() -> None:
+    connection, far = alone()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: trickle(far, to_client(*[Frame(PONG, b"other")] * 5), every=1))
+        with taking(20), pytest.raises(BrokenResourceError, match="no pong came"):
+            await connection.ping()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_ping_that_keepalive_repeats_has_the_same_pong() -> None:
+    """Of several pings, the far end may answer the last one only (RFC 6455 section 5.5.3)."""
+    connection, far = alone(settings=WebSocketSettings(ping_interval=5, ping_timeout=20))
+
+    async def answer_the_last() -> None:
+        await anyio.sleep(7)
+        raw = await far.receive()
+        (_, pings) = by_wsproto(raw, client=False)
+        assert len(pings) == 2
+        await far.send(to_client(Frame(PONG, pings[-1])))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer_the_last)
+        with taking(7):
+            assert await connection.ping()
+
+
 # --- closing --------------------------------------------------------------------------------------
 
 

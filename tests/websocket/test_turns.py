@@ -28,7 +28,7 @@ async def test_a_send_whose_task_is_cancelled_in_its_turn_has_written_nothing(
         client, server = await tls_pair((client, server), client_context, server_context)
     async with client, server:
         _turns.work.moved = _turns.TURN
-        task = asyncio.create_task(client.send(b"never"))
+        task = asyncio.Task(client.send(b"never"))  # not begun already, as an eager one would be
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

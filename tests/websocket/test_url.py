@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_url_is_said(url: str, why: str) -> None:
 @pytest.mark.parametrize("parse", [parse_websocket_url, parse_proxy_url])
 @pytest.mark.parametrize("url", [None, b"ws://example.com", 1], ids=repr)
 def test_a_url_is_a_string(parse: Any, url: object) -> None:
-    with pytest.raises(TypeError, match=f"a URL must be a string, got {type(url).__name__}"):
+    with pytest.raises(TypeError, match=f"must be a string, got {type(url).__name__}"):
         parse(url)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import weakref
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -165,6 +166,49 @@ async def test_who_waits_for_what_is_closed_is_told(monkeypatch: pytest.MonkeyPa
                 await waits.read()
         assert here.fileno() == -1
     assert attempts == []
+
+
+@pytest.mark.parametrize("direction", ["readable", "writable"])
+async def test_a_socket_is_closed_only_when_nobody_waits_for_it_any_more(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where anyio waits in a thread, that one forgets the socket by its number, which somebody else might have."""
+    was_open = list[bool]()
+
+    async def close_meanwhile(_: object) -> None:
+        waits.close()
+        was_open.append(here.fileno() != -1)
+
+    monkeypatch.setattr(anyio, f"wait_{direction}", close_meanwhile)
+    here, there = socket.socketpair()
+    with here, there:
+        waits: _waits.AnyioWaits[None] = _waits.AnyioWaits(here, lambda: None)
+        with suppress(ClosedResourceError):
+            await (waits.read() if direction == "readable" else waits.writable())
+        assert was_open == [True]
+        assert here.fileno() == -1
+
+
+@pytest.mark.usefixtures("on_asyncio")
+async def test_who_was_waiting_when_a_stream_was_closed_leaves_the_next_socket_of_its_number_alone() -> None:
+    here, there = map(TCPStream, socket.socketpair())
+    loop, number = asyncio.get_running_loop(), here.raw_socket.fileno()
+    while here.send_nowait(bytes(1 << 20)):
+        pass
+    sending = asyncio.ensure_future(here.send(b"x"))
+    await settle()
+    here.close()
+    os.dup2(there.raw_socket.fileno(), number)
+    is_writable = anyio.Event()
+    loop.add_writer(number, is_writable.set)
+    here.close()  # as anybody may once more
+    with pytest.raises(ClosedResourceError):
+        await sending
+    with anyio.fail_after(10):
+        await is_writable.wait()
+    loop.remove_writer(number)
+    os.close(number)
+    await there.aclose()
 
 
 async def test_a_connection_that_was_accepted_for_nobody_is_closed_with_the_listener() -> None:

@@ -21,8 +21,8 @@ from ._handshake import (
     ServerHandshake,
     default_decision,
 )
-from ._http import check_headers, check_limit, check_subprotocols, described
-from ._settings import WebSocketSettings
+from ._http import check_headers, check_kind, check_limit, check_subprotocols, described
+from ._settings import WebSocketSettings, check_settings
 
 Decision: TypeAlias = Accept | Response | None
 Handler: TypeAlias = Callable[[Request], Decision | Awaitable[Decision]]
@@ -76,13 +76,15 @@ async def accept_websocket(
     """
     try:
         limit = check_limit("upgrade_timeout", upgrade_timeout)
+        settings = check_settings(settings)
+        check_kind("handler", handler, Callable | None, "a function or None")
         outcome = await _Upgrade(stream, handler, check_subprotocols(subprotocols), limit).run()
+        if isinstance(outcome, Accept):
+            return WebSocketConnection(stream, client=False, settings=settings, subprotocol=outcome.subprotocol)
     except BaseException:
         await _drop(stream)
         raise
-    if isinstance(outcome, Exception):
-        raise outcome
-    return WebSocketConnection(stream, client=False, settings=settings, subprotocol=outcome.subprotocol)
+    raise outcome
 
 
 class _Upgrade:

@@ -17,8 +17,8 @@ from anyio.streams.tls import TLSAttribute
 from ._connection import WebSocketConnection
 from ._errors import ConnectFailed, ConnectTimeout, TLSFailed
 from ._handshake import Agreement, ClientHandshake
-from ._http import Headers, ProxyHandshake, check_limit
-from ._settings import WebSocketSettings
+from ._http import Headers, ProxyHandshake, check_kind, check_limit
+from ._settings import WebSocketSettings, check_settings
 from ._tcp import connect_tcp
 from ._tls import TLSStream, default_context, is_truncation
 from ._url import ProxyURL, WebSocketURL, check_host, parse_proxy_url, parse_websocket_url
@@ -27,6 +27,7 @@ T = TypeVar("T")
 Path: TypeAlias = str | os.PathLike[str]
 ClientCert: TypeAlias = Path | tuple[Path, Path]
 
+_PATH = (str, bytes, os.PathLike, type(None))
 # RFC 7301; h2 would carry no upgrade.
 _ALPN = "http/1.1"
 
@@ -79,6 +80,7 @@ async def connect_websocket(
     by_way_of = None if proxy is None else parse_proxy_url(proxy)
     handshake = ClientHandshake(target, headers=headers, subprotocols=subprotocols)
     limit = check_limit("connect_timeout", connect_timeout)
+    settings = check_settings(settings)
     server_hostname = _check_tls(target, ssl_context, ca_file, client_cert, server_hostname)
     if target.secure and ssl_context is None:
         ssl_context = await to_thread.run_sync(_new_context, ca_file, client_cert)
@@ -93,14 +95,14 @@ async def connect_websocket(
             stream = await _within(limit, f"the TLS handshake with {target.address}", tls)
         upgrade = functools.partial(_upgrade, stream, handshake, target)
         agreement = await _within(limit, f"the upgrade by {target.address}", upgrade)
+        return WebSocketConnection(
+            stream, client=True, settings=settings, subprotocol=agreement.subprotocol, received=agreement.received
+        )
     except BaseException:
         # At the bottom of the stack, and so without good-byes that might wait for somebody.
         with CancelScope(shield=True):
             await tcp.aclose()
         raise
-    return WebSocketConnection(
-        stream, client=True, settings=settings, subprotocol=agreement.subprotocol, received=agreement.received
-    )
 
 
 async def _within(limit: float, what: str, step: Callable[[], Awaitable[T]]) -> T:
@@ -120,6 +122,11 @@ def _check_tls(
     server_hostname: str | None,
 ) -> str | None:
     """The name to verify as TLS wants it, if one is given; ValueError or TypeError for what cannot be meant."""
+    check_kind("ssl_context", ssl_context, ssl.SSLContext | None, "an ssl.SSLContext or None")
+    check_kind("ca_file", ca_file, _PATH, "a path or None")
+    parts = client_cert if isinstance(client_cert, tuple) and len(client_cert) == 2 else (client_cert,)
+    for part in parts:
+        check_kind("client_cert", part, _PATH, "a path, a pair of paths or None")
     files = {"ca_file": ca_file, "client_cert": client_cert}
     given = {"ssl_context": ssl_context, **files, "server_hostname": server_hostname}
     for name, value in given.items():

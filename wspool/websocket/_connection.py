@@ -22,6 +22,7 @@ from anyio.abc import ByteStream, ObjectStream
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._errors import ProtocolViolation, WebSocketClosed
+from ._http import check_kind
 from ._masking import Buffer
 from ._protocol import (
     BytesReceived,
@@ -31,8 +32,9 @@ from ._protocol import (
     TextReceived,
     Violation,
     WebSocketProtocol,
+    is_close_code,
 )
-from ._settings import WebSocketSettings
+from ._settings import WebSocketSettings, check_settings
 from ._tls import TLSStream
 from ._turns import WriteLock, turn, turn_is_due
 
@@ -62,6 +64,8 @@ class WebSocketAttribute(TypedAttributeSet):
     """Whether this is the client's end."""
 
 
+_PONG = BytesReceived(b"", False)
+"""Stands for the pong that `ping` waits for: a part of no message."""
 _keys: list[bytes] = []
 """Masking keys that nobody has used: for all connections, as each would have 200 bytes of them on average."""
 with suppress(AttributeError):  # Windows has no forks
@@ -130,7 +134,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         # They need not look for a cancellation once more.
         self._put = transport.send_on if isinstance(transport, TLSStream) else transport.send
         self._take = transport.receive_on if isinstance(transport, TLSStream) else transport.receive
-        self._settings = settings if settings is not None else WebSocketSettings()
+        self._settings = check_settings(settings)
         self._subprotocol = subprotocol
         self._client = client
         self._protocol = WebSocketProtocol(
@@ -159,6 +163,10 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         """Of the message that is being received: kept here, so that a cancelled receive loses nothing."""
         self._joined = 0
         """How many of them, the first ones, have been made of many."""
+        self._asked: bytes | None = None
+        """What the pong that `ping` waits for will repeat."""
+        self._kept: Part | None = None
+        """What `ping` has found instead."""
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -197,7 +205,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         if turn_is_due():
             await turn()
         if self._writer.locked:
-            await self._writer.acquire()
+            await self._take_writer()
         else:
             self._writer.locked = True
         try:
@@ -215,6 +223,14 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
                 raise BrokenResourceError(str(self._ending)) from self._ending
         finally:
             self._writer.release()
+
+    async def _take_writer(self) -> None:
+        """Acquire it. Who is cancelled while it is handed over sends what a receive has left to it."""
+        try:
+            await self._writer.acquire()
+        except BaseException:
+            await self._answer()
+            raise
 
     @staticmethod
     def _batches(frames: Iterable[bytes]) -> Generator[bytes, None, None]:
@@ -250,11 +266,15 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         Another `WebSocketStream` goes on sending until it has finished. Most other websockets answer
         a Close at once and send nothing more, as RFC 6455 section 5.5.1 advises.
         """
-        async with self._writer:
+        await checkpoint_if_cancelled()
+        await self._take_writer()
+        try:
             self.check_usable()
             self._eof_sent = True
             if self._protocol.may_send:
                 await self._hand_over((self._protocol.send_close(1000),))
+        finally:
+            self._writer.release()
 
     async def _hand_over(self, batches: Iterable[bytes] = ()) -> None:
         """Give frames to the transport, and what the protocol has to answer as well.
@@ -349,10 +369,15 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
     def part_at_hand(self) -> Part | None:
         """The next part, if it has been received already."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            return kept
         event = self._protocol.next_event()
         if event is None or type(event) is BytesReceived:
             return event
         while isinstance(event, PongReceived):  # any byte is a sign of life, a pong no better one
+            if event.payload == self._asked:
+                return _PONG
             event = self._protocol.next_event()
         if isinstance(event, CloseReceived):
             self._ending = WebSocketClosed(event.code, event.reason)
@@ -361,6 +386,44 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             self._ending = ProtocolViolation(f"the far end broke the protocol: {event.reason}", event.code)
             return None
         return event
+
+    async def ping(self) -> bool:
+        """Ask whether the far end is there, after all that it has sent before: for a connection that lies idle.
+
+        Returns True when the pong has come, within the settings' `ping_timeout`, and nothing but control frames
+        before it; False when a message, or a part of one, has come first. Nothing more is read then, and the next
+        receive returns it. A cancelled ping loses nothing.
+
+        Raises:
+            BusyResourceError: Another task receives, or pings. Where one receives all the time, set `ping_interval`.
+            BrokenResourceError: No pong came in time, and the connection is broken; or as from `receive`.
+            EndOfStream: As from `receive`, and ClosedResourceError as from it and from `send`.
+        """
+        await checkpoint_if_cancelled()
+        if self._reading or self._asked is not None:
+            raise BusyResourceError("receiving from")
+        self.check_usable()
+        if self._eof_sent:
+            raise ClosedResourceError("this end has sent its end of file")
+        patience = self._settings.ping_timeout
+        try:
+            with anyio.move_on_after(patience):
+                return await self._ask()
+        finally:
+            self._asked = None
+        self._break(f"no pong came within {patience:g} s after a ping")
+        raise BrokenResourceError(self._broken)
+
+    async def _ask(self) -> bool:
+        self._kept = self.part_at_hand()
+        if self._kept is None:
+            self._asked = os.urandom(4)
+            if self._protocol.may_send:
+                self._protocol.ask(self._asked)
+            part = await self.receive_part()
+            if part is not _PONG:
+                self._kept = part
+        return self._kept is None
 
     def _arrival(self) -> Awaitable[bytes]:
         """What the transport brings next. Each coroutine that waits takes a quarter of a KiB: here is none."""
@@ -372,7 +435,8 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         with anyio.move_on_after(interval):
             return await self._take(READ_SIZE)
         if self._protocol.may_send:
-            self._protocol.ask(os.urandom(4))
+            # Of several pings they may answer the last one only.
+            self._protocol.ask(self._asked or os.urandom(4))
             await self._answer()
         patience = self._settings.ping_timeout
         with anyio.move_on_after(patience):
@@ -404,11 +468,12 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
         ClosedResourceError.
 
         Args:
-            code: For the Close frame (RFC 6455 section 7.4).
+            code: For the Close frame (RFC 6455 section 7.4): from 3000 on for what applications agree upon. With
+                1005 it has none.
             reason: For it too; what goes beyond 123 bytes of UTF-8 is cut off.
 
         Raises:
-            ValueError: No Close frame can have that code or reason; nothing has been closed.
+            ValueError: No Close frame can have that code or reason, and nothing has been closed; TypeError alike.
         """
         _check_close(code, reason)
         if self._closing:
@@ -456,7 +521,7 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
             self._cause = _without_traceback(cause) if isinstance(cause, Exception) else None
 
     def check_usable(self) -> None:
-        """Raise if this end was closed, or is broken."""
+        """Raise if this end was closed, or is broken, as far as a send or a receive has found out; `ping` asks."""
         if self._closing:
             raise ClosedResourceError("the websocket was closed")
         if self._broken is not None:
@@ -483,8 +548,11 @@ class WebSocketConnection(ObjectStream["bytes | str"]):
 
 
 def _check_close(code: int, reason: str) -> None:
-    if code not in range(1000, 5000):
-        raise ValueError(f"code must be a whole number from 1000 to 4999 (RFC 6455 section 7.4), got {code!r}")
+    check_kind("code", code, int, "a whole number")
+    check_kind("reason", reason, str, "a string")
+    if code != 1005 and not is_close_code(code):
+        codes = "1000 to 1003, 1007 to 1014 or 3000 to 4999, or 1005 for a Close without one"
+        raise ValueError(f"code must be {codes} (RFC 6455 section 7.4), got {code}")
     if reason and code == 1005:
         raise ValueError(f"the code 1005 stands for none, which leaves no place for a reason, got {reason!r}")
     reason.encode()

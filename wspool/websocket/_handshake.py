@@ -30,6 +30,7 @@ from ._http import (
     Headers,
     HeadTooLarge,
     check_headers,
+    check_kind,
     check_subprotocols,
     described,
     is_token,
@@ -217,7 +218,8 @@ class Accept:
     """More headers for the answer, such as Set-Cookie."""
 
     def __post_init__(self) -> None:
-        """ValueError or TypeError, naming the header that cannot be sent."""
+        """ValueError or TypeError, naming what cannot be sent."""
+        check_kind("subprotocol", self.subprotocol, str | None, "a string or None")
         object.__setattr__(self, "headers", check_headers(self.headers, reserved=_RESERVED, prefix=_PREFIX))
 
 
@@ -232,11 +234,10 @@ class Response:
 
     def __post_init__(self) -> None:
         """ValueError or TypeError, naming what cannot be sent."""
-        # Callers without a type checker.
-        if isinstance(self.status, bool) or not isinstance(self.status, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"status must be a whole number, got {self.status!r}")
+        check_kind("status", self.status, int, "a whole number")
         if not 200 <= self.status <= 599:
             raise ValueError(f"status must be from 200 to 599, got {self.status}")
+        # Callers without a type checker; it may be long.
         if not isinstance(self.body, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"body must be bytes, got {type(self.body).__name__}")
         if self.body and self.status in _NO_BODY:

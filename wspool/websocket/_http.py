@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import h11
 
@@ -207,10 +207,9 @@ def check_headers(headers: Headers, *, reserved: Iterable[bytes] = (), prefix: b
 
     `reserved` names, names that begin with `prefix`, and those that frame a message are ours to set.
     """
-    pairs = cast("Iterable[Header]", headers.items() if isinstance(headers, Mapping) else headers)
     taken = _FRAMING.union(reserved)
     checked: list[Header] = []
-    for name, value in pairs:
+    for name, value in _pairs(headers):
         name, value = _as_bytes("name", name, name), _as_bytes("value", name, value)
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"headers: {name!r} is no name of a header")
@@ -225,6 +224,21 @@ def check_headers(headers: Headers, *, reserved: Iterable[bytes] = (), prefix: b
     return checked
 
 
+def _pairs(headers: Headers) -> Iterable[Header]:
+    given = cast("object", headers.items() if isinstance(headers, Mapping) else headers)
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(f"headers must be a mapping, or pairs of name and value, got {type(given).__name__}")
+    for pair in cast("Iterable[object]", given):
+        if not _is_pair(pair):
+            raise TypeError(f"headers: each must be a pair of name and value, got {type(pair).__name__}")
+        yield cast("Header", pair)
+
+
+def _is_pair(value: object) -> bool:
+    # No string: two characters would be one as well.
+    return isinstance(value, tuple | list) and len(cast("Sequence[object]", value)) == 2
+
+
 def _as_bytes(part: str, name: object, value: object) -> bytes:
     if not isinstance(value, str | bytes):
         raise TypeError(f"headers: the {part} of {name!r} must be str or bytes, got {type(value).__name__}")
@@ -235,13 +249,12 @@ def _as_bytes(part: str, name: object, value: object) -> bytes:
 
 def check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
     """The caller's subprotocols; ValueError or TypeError naming the one that is none (RFC 6455 section 4.1)."""
-    if isinstance(subprotocols, str | bytes):
-        raise TypeError(f"subprotocols must be several names, such as [{subprotocols!r}], got {subprotocols!r}")
+    # Callers without a type checker.
+    if isinstance(subprotocols, str | bytes) or not isinstance(subprotocols, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"subprotocols must be several names, such as ['chat'], got {subprotocols!r}")
     names = tuple(subprotocols)
     for name in names:
-        # Callers without a type checker.
-        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"subprotocols must be strings, got {name!r}")
+        check_kind("subprotocols", name, str, "strings")
         if not is_token(name):
             raise ValueError(f"subprotocols: {name!r} must be letters, digits and !#$%&'*+-.^_`|~")
         if names.count(name) > 1:
@@ -249,13 +262,24 @@ def check_subprotocols(subprotocols: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
+def check_kind(name: str, value: object, kind: Any, what: str) -> None:
+    """TypeError with its name if a caller without a type checker gives something else; a bool is no number."""
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}, got {value!r}")
+
+
+def check_port(port: int, *, least: int) -> None:
+    """ValueError or TypeError unless it is a port, from `least` on."""
+    check_kind("port", port, int, "a whole number")
+    if not least <= port <= 65535:
+        raise ValueError(f"port must be from {least} to 65535, got {port}")
+
+
 def check_limit(name: str, seconds: float | None) -> float:
     """A time limit, None being none; ValueError or TypeError with its name."""
+    check_kind(name, seconds, int | float | None, "a number of seconds or None")
     if seconds is None:
         return math.inf
-    # Callers without a type checker.
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"{name} must be a number of seconds or None, got {seconds!r}")
     if not seconds > 0:
         raise ValueError(f"{name} must be more than 0 seconds, got {seconds}")
     return seconds

@@ -5,9 +5,10 @@ returned, or kept for `control_to_send` where the protocol itself has to answer.
 
 Rules of this file:
 
-1. wsproto decides what control frames and text say, and writes them. Each is passed on to it as raw
-   bytes. Binary payloads, the bulk, go round it: that is 3 to 4 times faster (docs/decisions). With
-   `fast=False` they go through it as well, and nothing else changes.
+1. wsproto decides what pings, pongs and text say, and writes them and Close. Each is passed on to it as
+   raw bytes. Binary payloads, the bulk, go round it: that is 3 to 4 times faster (docs/decisions). With
+   `fast=False` they go through it as well, and nothing else changes. What a Close says is read here, as
+   wsproto does not know all codes that IANA does, and would let some be sent that it does not accept.
 2. All that a header says is checked when the header is there, in wsproto's order, before a byte of
    the payload is kept: so no peer makes us hold more than one control frame.
 3. Partial payloads pass through at once. Nothing is assembled here.
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
@@ -95,6 +96,11 @@ class Violation(NamedTuple):
 
 Part: TypeAlias = BytesReceived | TextReceived
 Event: TypeAlias = Part | PongReceived | CloseReceived | Violation
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a Close frame can have it, by IANA's registry and RFC 6455 section 7.4."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 class _Broken(Exception):
@@ -337,12 +343,12 @@ class WebSocketProtocol:
         if opcode == TEXT and not self.accepts_text:
             raise _Broken("text, where only binary messages are accepted", CloseReason.UNSUPPORTED_DATA)
         if self._max_frame_size is not None and length > self._max_frame_size:
-            limit = self._max_frame_size
-            raise _Broken(f"a frame of {length} bytes: {limit} are allowed", CloseReason.MESSAGE_TOO_BIG)
+            why = f"a frame of {length} bytes: max_frame_size is {self._max_frame_size}"
+            raise _Broken(why, CloseReason.MESSAGE_TOO_BIG)
         size = self._message_size + length
         if self.max_message_size is not None and size > self.max_message_size:
-            limit = self.max_message_size
-            raise _Broken(f"a message of {size} bytes or more: {limit} are allowed", CloseReason.MESSAGE_TOO_BIG)
+            why = f"a message of {size} bytes or more: max_message_size is {self.max_message_size}"
+            raise _Broken(why, CloseReason.MESSAGE_TOO_BIG)
         self._message = self._message or opcode
         self._message_size = 0 if self._final else size
 
@@ -426,16 +432,18 @@ class WebSocketProtocol:
         return PongReceived(bytes(event.payload))
 
     def _take_close(self, raw: bytes) -> Event:
-        # A reader of its own: the one for messages stays open, since we may still have some to send.
-        reader = Connection(self._kind)
-        reader.receive_data(raw)
-        (event,) = reader.events()
-        assert isinstance(event, CloseConnection)
-        if reader.state is not ConnectionState.REMOTE_CLOSING:
-            raise _Broken(event.reason or "", event.code)
+        payload = raw[2:] if self._client else mask(raw[6:], raw[2:6])
+        code = int.from_bytes(payload[:2], "big") if payload else int(CloseReason.NO_STATUS_RCVD)
+        if payload and not is_close_code(code):
+            raise _Broken(f"a Close with the code {code}, which none can have")
+        try:
+            reason = payload[2:].decode()
+        except UnicodeDecodeError as error:
+            why = f"a Close with a reason that is no UTF-8: {error}"
+            raise _Broken(why, CloseReason.INVALID_FRAME_PAYLOAD_DATA) from error
         self._ended = True
         self._enter(CLOSED if self.state is CLOSE_SENT else CLOSE_RECEIVED)
-        return CloseReceived(int(event.code), event.reason or "")
+        return CloseReceived(code, reason)
 
     # --- sending --------------------------------------------------------------------------------
 

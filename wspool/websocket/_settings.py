@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
+
+from ._http import check_kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +30,17 @@ class WebSocketSettings:
     def __post_init__(self) -> None:
         """ValueError or TypeError, naming the field and the value."""
         for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and "None" in str(field.type):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{field.name} must be a number, got {value!r}")
-            if math.isnan(value) or value <= 0:
+            value: Any = getattr(self, field.name)
+            kind: Any = int if "int" in str(field.type) else int | float
+            what = "a whole number" if kind is int else "a number"
+            if "None" in str(field.type):
+                kind, what = kind | None, f"{what} or None"
+            check_kind(field.name, value, kind, what)
+            if value is not None and (math.isnan(value) or value <= 0):
                 raise ValueError(f"{field.name} must be more than 0, got {value!r}")
+
+
+def check_settings(settings: WebSocketSettings | None) -> WebSocketSettings:
+    """The caller's, or else the default; TypeError for anything else."""
+    check_kind("settings", settings, WebSocketSettings | None, "a WebSocketSettings or None")
+    return settings or WebSocketSettings()

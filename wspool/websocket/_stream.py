@@ -10,6 +10,7 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._connection import WebSocketConnection
+from ._http import check_kind
 from ._protocol import BytesReceived, Part
 from ._turns import take_turn, work
 
@@ -31,6 +32,7 @@ class WebSocketStream(ByteStream):
 
     def __init__(self, connection: WebSocketConnection) -> None:
         """The connection is the stream's from now on, and closed with it."""
+        check_kind("connection", connection, WebSocketConnection, "a WebSocketConnection")
         connection.become_stream()
         self._connection = connection
         self._stock = b""

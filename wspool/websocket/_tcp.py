@@ -24,6 +24,7 @@ from anyio.abc import Listener, SocketAttribute, SocketStream
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from anyio.streams.stapled import MultiListener
 
+from ._http import check_kind, check_port
 from ._scratch import scratch
 from ._turns import take_turn, turn, turn_is_due, work
 from ._waits import Waits, waits_for
@@ -177,8 +178,6 @@ class TCPStream(SocketStream):
         await take_turn()
         with memoryview(item) as view, view.cast("B") as data:
             sent = self.send_nowait(data)
-            if sent == len(data):
-                return
             while sent < len(data):
                 self._sending = True
                 try:
@@ -258,6 +257,7 @@ async def connect_tcp(host: str, port: int) -> TCPStream:
     Raises:
         OSError: The name has no address, or none of them answered. Of several reasons, the cause is an
             ExceptionGroup with each of them.
+        ValueError: The port is wrong; TypeError alike.
     """
     await checkpoint_if_cancelled()
     return await connect_any(await resolve(host, port))
@@ -265,8 +265,8 @@ async def connect_tcp(host: str, port: int) -> TCPStream:
 
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a host, in the order in which to try them; `socket.gaierror` if there are none."""
-    if not 0 < port < 65536:
-        raise ValueError(f"port must be from 1 to 65535, got {port}")
+    check_kind("host", host, str, "a string")
+    check_port(port, least=1)
     found: Any
     try:
         # An address needs no thread.
@@ -294,6 +294,8 @@ async def connect_any(addresses: Sequence[Address]) -> TCPStream:
     Cancellation leaves no socket behind. A connection that is there at once, as on the same machine, comes without a
     look for one.
     """
+    if not addresses:
+        raise ValueError("addresses must be one at least, got none")
     if len(addresses) == 1:
         return await _connect(addresses[0])
     made: list[TCPStream] = []
@@ -432,7 +434,11 @@ async def listen_tcp(
 
     Raises:
         OSError: The address is in use, or not one of this machine.
+        ValueError: The port is wrong; TypeError alike.
     """
+    check_kind("host", host, str | None, "a string or None")
+    check_port(port, least=0)
+    check_kind("backlog", backlog, int, "a whole number")
     return TCPListener(
         await anyio.create_tcp_listener(local_host=host, local_port=port, backlog=backlog, reuse_port=reuse_port)
     )

@@ -27,6 +27,7 @@ from anyio.abc import AnyByteStream, ByteReceiveStream, ByteStream
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute
 
+from ._http import check_kind, check_limit
 from ._scratch import SCRATCH_SIZE, scratch
 from ._tcp import TCPStream
 from ._turns import TURN, WriteLock, give_turn, take_turn, work
@@ -111,13 +112,17 @@ class TLSStream(ByteStream):
             ssl.SSLCertVerificationError: The peer's certificate is not to be trusted, or of another name.
             ssl.SSLError: The handshake failed for another reason. The peer is told.
             BrokenResourceError: The transport broke.
-            ValueError: The context checks the name of the server, and there is no `hostname`.
+            ValueError: The context checks the name of the server, and there is no `hostname`; or an argument is wrong,
+                TypeError alike.
 
         The transport is closed if this raises, or is cancelled. Set the time limit for it outside.
         """
         if server_side is None:
             server_side = not hostname
         try:
+            check_kind("hostname", hostname, str | None, "a string or None")
+            check_kind("ssl_context", ssl_context, ssl.SSLContext | None, "an ssl.SSLContext or None")
+            close_timeout = check_limit("close_timeout", close_timeout)
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             context = default_context(server_side=server_side) if ssl_context is None else ssl_context
             if context.check_hostname and not server_side and not hostname:
@@ -168,7 +173,7 @@ class TLSStream(ByteStream):
         with anyio.move_on_after(self._close_timeout):
             try:
                 await self._flush()
-            except (OSError, BrokenResourceError, ClosedResourceError):
+            except BrokenResourceError:
                 pass  # the reason of our own is the one to raise
 
     # --- Receiving --------------------------------------------------------------------------------------------

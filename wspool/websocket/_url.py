@@ -118,7 +118,7 @@ def _split(url: str, ports: dict[str, int], what: str) -> tuple[str, str, str | 
     """The scheme, the path, the query and the authority."""
     # Type checkers are not always listened to, and a URL object of some other library is a likely mistake.
     if not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"a URL must be a string, got {type(url).__name__}")
+        raise TypeError(f"{what} must be a string, got {type(url).__name__}")
     parts = _URL.fullmatch(url)
     assert parts is not None, "every string matches the pattern of RFC 3986"
     schemes = " or ".join(f"{name}://" for name in ports)

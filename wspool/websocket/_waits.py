@@ -298,8 +298,7 @@ class AnyioWaits(_Keeps[T]):
             await anyio.wait_writable(self._socket)
             work.moved = 0
         except ClosedResourceError:
-            if self._closed:
-                raise
+            pass  # it was closed, or a reader was interrupted: whoever tries will see
         finally:
             self._writing = False
             self._close_if_unused()

@@ -17,10 +17,15 @@ from typing import Any
 
 import anyio
 
-from .command_line import PROGRAM_NAME
-from .program import Program
-from .session_log import log_unraisable, printable, start_logging
-from .settings import UsageError, parse
+try:
+    from .command_line import PROGRAM_NAME
+    from .program import Program
+    from .session_log import log_unraisable, printable, start_logging
+    from .settings import UsageError, parse
+except ModuleNotFoundError as error:
+    missing = str(error.name).partition(".")[0]
+    print(f"the proxy needs {missing}, which is not installed: pip install -e '.[proxy]'", file=sys.stderr)
+    sys.exit(2)
 
 _logger = logging.getLogger("wspool.proxy")
 
@@ -49,8 +54,8 @@ def main(argv: Sequence[str] | None = None, *, leave: Callable[[], object] = lam
     except KeyboardInterrupt:
         # Before or after the time in which signals are waited for.
         return 128 + signal.SIGINT
-    except Exception:
-        _logger.critical("the program failed", exc_info=True)
+    except Exception as error:
+        _logger.critical("the program failed: %s", str(error) or type(error).__name__, exc_info=True)
         return _FAILED
     return 0
 

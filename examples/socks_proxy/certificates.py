@@ -24,6 +24,9 @@ _logger = logging.getLogger("wspool.proxy")
 _ALPN = "http/1.1"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
+# By what X509_verify_cert calls them (openssl/x509_vfy.h).
+_DATES = {9: "it is not valid yet", 10: "it has expired"}
+
 _Stamp: TypeAlias = tuple[object, ...]
 
 
@@ -70,7 +73,7 @@ def _load_chain(context: ssl.SSLContext, cert: str, key: str | None) -> None:
         # Without a callable, OpenSSL would ask for a password on the terminal, and wait.
         context.load_cert_chain(cert, key, password=_refuse_password)
     except ssl.SSLError as error:
-        raise BadCertificate(f"{files}: {_reason(error)}") from None
+        raise BadCertificate(f"{files}: {_reason(error, cert, key)}") from None
     except OSError as error:
         raise BadCertificate(f"{files}: {error.strerror}") from None
     except _Encrypted:
@@ -86,10 +89,19 @@ def _refuse_password() -> NoReturn:
     raise _Encrypted
 
 
-def _reason(error: ssl.SSLError) -> str:
+def _reason(error: ssl.SSLError, cert: str, key: str | None) -> str:
     if error.reason == "KEY_VALUES_MISMATCH":
         return "the key does not belong to the certificate"
-    return f"there is no certificate with its key in PEM in it that can be used ({error.reason})"
+    if not _holds(cert, b"CERTIFICATE-----"):
+        return "there is no certificate in PEM in it"
+    if key is None and not _holds(cert, b"PRIVATE KEY-----"):
+        return "there is no key in it: give the file that has it with --key"
+    return "there is no certificate with its key in PEM in it that can be used"
+
+
+def _holds(file: str, mark: bytes) -> bool:
+    with open(file, "rb") as opened:
+        return mark in opened.read()
 
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:
@@ -105,6 +117,28 @@ def _authorities(option: str, file: str | None) -> Generator[None]:
         raise BadCertificate(f"{option} {file!r}: there is no certificate in PEM in it") from None
     except OSError as error:
         raise BadCertificate(f"{option} {file!r}: {error.strerror}") from None
+
+
+def out_of_date(context: ssl.SSLContext, cert: str) -> str | None:
+    """Why no client will accept a server's certificate today; None if nothing is wrong with its dates.
+
+    Found by a handshake in memory, with a client that trusts that very certificate: `ssl` itself tells no dates of it.
+    """
+    judge = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    judge.check_hostname = False
+    judge.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    judge.load_verify_locations(cert)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = judge.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, server, client):
+        try:
+            end.do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            return _DATES.get(error.verify_code)
+        except ssl.SSLError:
+            pass  # it waits for the other one; or is not for us to judge
+    return None
 
 
 # --- a certificate that changes -------------------------------------------------------------------
@@ -124,6 +158,8 @@ class ReloadingCertificate:
         # Before the files are read: a change meanwhile shows as one.
         self._stamps = self._stat()
         self.context = self._current = server_context(*self._files)
+        if why := out_of_date(self.context, cert):
+            _logger.warning("--cert %r: %s; no client that verifies it will connect", cert, why)
         self.context.sni_callback = self._hand_over
 
     def _hand_over(self, engine: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -139,12 +175,18 @@ class ReloadingCertificate:
         """Load the files again, and say in the log how that went; what cannot be used changes nothing."""
         self._stamps = self._stat()
         try:
-            self._current = server_context(*self._files)
+            self._current = self._loaded()
         except BadCertificate as error:
             _logger.error("the new certificate is not used, the old one stays: %s", error)
             return False
         _logger.info("the certificate was loaded again from %r", self._files[0])
         return True
+
+    def _loaded(self) -> ssl.SSLContext:
+        context = server_context(*self._files)
+        if why := out_of_date(context, self._files[0]):
+            raise BadCertificate(f"--cert {self._files[0]!r}: {why}")
+        return context
 
     def reload_if_changed(self) -> bool:
         """Whether it is another one now."""

@@ -15,9 +15,10 @@ import anyio
 from anyio import EndOfStream
 from anyio.abc import TaskGroup
 
-from wspool import Pool, Pooled, PoolError
+from wspool import Pool, Pooled, PoolError, PoolTimeout
 from wspool.websocket import TCPStream, WebSocketError, connect_websocket, listen_tcp
 
+from . import advice
 from .certificates import client_context
 from .codes import Code
 from .effects import SessionOpened, SessionRefused
@@ -40,6 +41,10 @@ _logger = logging.getLogger("wspool.proxy")
 
 _NO_TUNNEL = (PoolError, WebSocketError, OSError)
 """What getting one raises."""
+# The steps of opening one, each within --connect-timeout: TCP, an HTTP proxy, TLS, the upgrade.
+_STEPS = 4
+# Who waits for a step that takes too long is to hear which one it was.
+_STEP_GRACE = 1.0
 # After a refusal the client may read it: so long the connection stays open (RFC 1928 section 6 allows 10 s).
 _LINGER = 2.0
 # Who guesses passwords has to wait after each.
@@ -99,6 +104,10 @@ async def _is_reusable(tunnel: Tunnel) -> bool:
     return tunnel.is_reusable()
 
 
+class TunnelFailed(WebSocketError):
+    """A tunnel could not be opened; the text names the options of the program that matter."""
+
+
 class _ClientEnd:
     def __init__(self, settings: ClientSettings, context: ssl.SSLContext | None, tasks: TaskGroup) -> None:
         self._settings = settings
@@ -115,8 +124,8 @@ class _ClientEnd:
             max_size=settings.max_size,
             min_idle=settings.min_idle,
             max_connecting=_MAX_DIALS,
-            connect_timeout=settings.connect_timeout,
-            acquire_timeout=settings.connect_timeout,
+            connect_timeout=_STEPS * settings.connect_timeout + _STEP_GRACE,
+            acquire_timeout=settings.connect_timeout + _STEP_GRACE,
             idle_timeout=_IDLE_TIMEOUT,
             # Whoever gets one asks `is_reusable`; this is for those that have died or grown too old while nobody did.
             validate=_is_reusable,
@@ -131,16 +140,19 @@ class _ClientEnd:
         headers = list(settings.headers)
         if settings.token is not None:
             headers.append(("Authorization", f"Bearer {settings.token}"))
-        websocket = await connect_websocket(
-            settings.server,
-            headers=headers,
-            subprotocols=[SUBPROTOCOL],
-            ssl_context=self._context,
-            server_hostname=settings.sni,
-            proxy=settings.via,
-            connect_timeout=settings.connect_timeout,
-            settings=WEBSOCKET_SETTINGS,
-        )
+        try:
+            websocket = await connect_websocket(
+                settings.server,
+                headers=headers,
+                subprotocols=[SUBPROTOCOL],
+                ssl_context=self._context,
+                server_hostname=settings.sni,
+                proxy=settings.via,
+                connect_timeout=settings.connect_timeout,
+                settings=WEBSOCKET_SETTINGS,
+            )
+        except WebSocketError as error:
+            raise TunnelFailed(advice.of_dial(error, secure=self._context is not None)) from error
         machine = new_machine(ClientTunnel)
         tunnel = Tunnel(websocket, machine, ping_after=CLIENT_PING_AFTER, idle_timeout=settings.idle_timeout)
         self._tasks.start_soon(self.sweeper.watch, tunnel, name="tunnel")
@@ -197,7 +209,7 @@ class _ClientEnd:
             if isinstance(event, Request):
                 record.destination = event.address
                 return Session(event.address, record, Code.LOCAL_CLIENT_GONE, stream)
-            if socks.wants_data:
+            if event is None and socks.wants_data:  # after a password, the request may be there already
                 socks.receive_data(await stream.receive_on(4096))
 
     async def _serve(self, session: Session, socks: Socks5Server, stream: TCPStream) -> None:
@@ -209,7 +221,7 @@ class _ClientEnd:
         try:
             pooled = await self._check_out(session)
         except _NO_TUNNEL as error:
-            await self._refused(session, socks, stream, _without_tunnel(session, error))
+            await self._refused(session, socks, stream, self._without_tunnel(session, error))
         else:
             if pooled is None:
                 return
@@ -294,7 +306,7 @@ class _ClientEnd:
         try:
             await session.watched(partial(self._dial_into, pooled))
         except _NO_TUNNEL as error:
-            return _without_tunnel(session, error)
+            return self._without_tunnel(session, error)
         session.record.reused = False
         if not session.given_up and await self._begin(session, pooled.connection):
             await session.carried(self._all_said)
@@ -336,14 +348,21 @@ class _ClientEnd:
             effects += session.take_unsaid(tunnel)
         await tunnel.say(effects)
 
+    def _without_tunnel(self, session: Session, error: Exception) -> SessionRefused:
+        session.finish()
+        why = self._why_none(error) if isinstance(error, PoolTimeout) else str(error)
+        return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {why}", retry_is_safe=False)
+
+    def _why_none(self, error: PoolTimeout) -> str:
+        figures, settings = self.pool.statistics(), self._settings
+        if figures.size >= settings.max_size and not figures.idle and not figures.dialling:
+            return f"all {settings.max_size} are in use; more are possible with --max-size"
+        last = f"; the last one that was tried: {error.__cause__}" if error.__cause__ is not None else ""
+        return f"none was ready within {settings.connect_timeout:g} s (--connect-timeout){last}"
+
     def _suspect_siblings(self, dead: Tunnel) -> None:
         for tunnel in self.sweeper.tunnels:
             tunnel.liveness.suspect_if_older(dead.liveness)
-
-
-def _without_tunnel(session: Session, error: Exception) -> SessionRefused:
-    session.finish()
-    return SessionRefused(0, Code.GENERAL_FAILURE, f"no tunnel: {error}", retry_is_safe=False)
 
 
 async def _tell(session: Session, socks: Socks5Server, stream: TCPStream) -> None:

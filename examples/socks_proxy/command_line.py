@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -36,10 +37,10 @@ examples:
       then: curl --proxy socks5h://127.0.0.1:1080 https://example.com/
 
   on the far machine, with a certificate for its name:
-  head -c 24 /dev/urandom | base64 > token
+  (umask 077; head -c 24 /dev/urandom | base64 > token)
   {name} server --listen 0.0.0.0:8443 --cert fullchain.pem --key key.pem --token-file token
 
-  on the near one, with the same token:
+  on the near one, with a copy of that file:
   {name} client --server wss://proxy.example:8443/ --token-file token""",
     "client": """\
 examples:
@@ -88,7 +89,10 @@ def _about(role: Role, stranger: str) -> str:
     if owners:
         return f"{name} is for the sub-command {' or '.join(owners)}"
     what = f"there is no option {name}" if dashes else f"{stranger!r} belongs to no option"
-    return f"{what}; see {PROGRAM_NAME} {'' if role == 'both' else role + ' '}--help"
+    known = [f"--{option.name}" for _, option in options_of(role)] if dashes else ["client", "server"]
+    close = difflib.get_close_matches(name, known, 1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{what}{meant}; see {PROGRAM_NAME} {'' if role == 'both' else role + ' '}--help"
 
 
 def _has(role: Role, name: str) -> bool:

@@ -15,7 +15,7 @@ def token_of(options: Options, sources: Sources) -> str | None:
     # Only what was typed is nearer than that variable, which is nearer than any file that was named elsewhere.
     if file is not None and (not variable or "token-file" in sources.arguments):
         # What is no UTF-8 is no ASCII either, and is refused as that.
-        where, text = file.where, read_bytes(*file).decode(errors="replace")
+        where, text = _in_file(file), read_bytes(*file).decode(errors="replace")
     try:
         return None if not text and file is None else read_token(text or "")
     except ValueError as error:
@@ -33,7 +33,7 @@ def users_of(options: Options) -> Users | None:
     if name is not None and password is not None:
         if name.value in passwords:
             raise UsageError(f"{name.where}: that user is in the file of users as well")
-        passwords[name.value] = _password(password.where, read_bytes(*password).rstrip(b"\r\n"))
+        passwords[name.value] = _password(_in_file(password), read_bytes(*password).rstrip(b"\r\n"))
     return Users(passwords) if passwords else None
 
 
@@ -43,7 +43,7 @@ def _passwords(given: Given) -> dict[bytes, bytes]:
     for number, line in enumerate(read_bytes(*given).splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
             continue
-        where = f"{given.where}: line {number}"
+        where = f"{_in_file(given)}: line {number}"
         name, colon, password = line.partition(b":")
         # A line may hold a secret, whatever is wrong with it: it is not shown.
         if not colon or not 1 <= len(name) <= 255:
@@ -52,8 +52,12 @@ def _passwords(given: Given) -> dict[bytes, bytes]:
             raise UsageError(f"{where} has a user that an earlier line has as well")
         passwords[name] = _password(where, password)
     if not passwords:
-        raise UsageError(f"{given.where}: there is no user in it")
+        raise UsageError(f"{_in_file(given)}: there is no user in it")
     return passwords
+
+
+def _in_file(given: Given) -> str:
+    return f"{given.where} {given.value!r}"
 
 
 def _password(where: str, password: bytes) -> bytes:

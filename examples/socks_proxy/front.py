@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from wspool.websocket import Accept, Request, Response
 
 from .packets import SUBPROTOCOL
 from .website import fetch
+
+_logger = logging.getLogger("wspool.proxy")
 
 _PAGE = b"""<!doctype html>
 <title>It works</title>
@@ -43,10 +46,16 @@ class Front:
         return await self._page(request)
 
     def _is_tunnel(self, request: Request) -> bool:
+        if not request.upgrade or SUBPROTOCOL not in request.subprotocols:
+            return False
         # Both are compared, in constant time, whatever the first says.
         path = hmac.compare_digest(request.path.encode(), self._path)
         token = self._token is None or hmac.compare_digest(_bearer(request.headers), self._token)
-        return path and token and request.upgrade and SUBPROTOCOL in request.subprotocols
+        if path and token:
+            return True
+        # For who runs this end only: the client gets a page, as any visitor.
+        _logger.info("a client that asked for a tunnel gets a page: its %s is wrong", "token" if path else "path")
+        return False
 
     async def _page(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):

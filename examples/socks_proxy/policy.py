@@ -179,7 +179,7 @@ class Policy:
         self._allow_any = [rule for rule in allow if rule.target == ANY]
         self._deny = [rule for rule in deny if rule.target != ANY]
         self._deny_any = [rule for rule in deny if rule.target == ANY]
-        self._allow_private = allow_private
+        self.allow_private = allow_private
 
     def refusal(self, host: Host, address: IPAddress, port: int) -> str | None:
         """Why not to connect to `address`, which `host` has been resolved to; None if nothing is against it.
@@ -194,9 +194,10 @@ class Policy:
         for rule in self._allow:
             if rule.matches(host, (address,), port) and _may_open(rule, special):
                 return None
-        if special is not None and not self._allow_private:
+        if special is not None and not self.allow_private:
             network, reason = special
-            return f"{_shown(host, address, port)} is denied: {reason} ({network})"
+            opened_by = f"the server's --allow {_where(address, port)}, or --allow-private, opens it"
+            return f"{_shown(host, address, port)} is denied: {reason} ({network}); {opened_by}"
         if any(rule.port in (None, port) for rule in self._allow_any):
             return None
         for rule in self._deny_any:
@@ -251,5 +252,9 @@ def _may_open(rule: Rule, special: tuple[IPNetwork, str] | None) -> bool:
 
 
 def _shown(host: Host, address: IPAddress, port: int) -> str:
-    where = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    where = _where(address, port)
     return f"{host} ({where})" if isinstance(host, str) else where
+
+
+def _where(address: IPAddress, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

@@ -171,7 +171,9 @@ class Program:
                 elif stop.is_set():
                     self._end_at_once(number)
                 else:
-                    _logger.info("stopping gracefully, by %s; a second signal ends at once", number.name)
+                    grace = max(end.grace for end in (self._settings.client, self._settings.server) if end is not None)
+                    told = "stopping, by %s: running sessions have %g s; a second signal ends at once"
+                    _logger.info(told, number.name, grace)
                     stop.set()
 
     def _reload(self) -> None:
@@ -193,7 +195,7 @@ def _throw_away() -> ThrowAway:
     try:
         return throw_away()
     except ImportError:
-        raise UsageError("the throw-away certificate needs trustme: pip install 'wspool[proxy]'") from None
+        raise UsageError("the throw-away certificate needs trustme: pip install -e '.[proxy]'") from None
 
 
 # --- what goes wrong ------------------------------------------------------------------------------
@@ -201,6 +203,12 @@ def _throw_away() -> ThrowAway:
 
 class _PortInUse(UsageError):
     """Another program listens there."""
+
+
+_LISTEN_ADVICE = {
+    errno.EADDRNOTAVAIL: "; it is no address of this machine",
+    errno.EACCES: "; ports below 1024 may need a privilege",
+}
 
 
 async def _run_end(end: _End, listen: tuple[str, int], ready: _Ready) -> None:
@@ -222,7 +230,8 @@ async def _run_end(end: _End, listen: tuple[str, int], ready: _Ready) -> None:
             raise UsageError(str(cause)) from None
         if isinstance(cause, OSError) and not isinstance(cause, WebSocketError):
             kind = _PortInUse if cause.errno == errno.EADDRINUSE else UsageError
-            raise kind(f"cannot listen on {_shown(listen)}: {cause.strerror or cause}") from None
+            advice = _LISTEN_ADVICE.get(cause.errno or 0, "")
+            raise kind(f"cannot listen on {_shown(listen)}: {cause.strerror or cause}{advice}") from None
         raise
 
 

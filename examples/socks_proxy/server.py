@@ -21,6 +21,7 @@ from wspool.websocket import (
     listen_tcp,
 )
 
+from . import advice
 from .codes import CloseCode, Code
 from .dial import DialFailed, bound_address, dial
 from .effects import Effect
@@ -142,13 +143,15 @@ class _ServerEnd:
         try:
             over: ByteStream = stream
             if self._context is not None:
-                with anyio.fail_after(_HANDSHAKE_TIMEOUT):
+                with anyio.move_on_after(_HANDSHAKE_TIMEOUT) as handshake:
                     over = await TLSStream.wrap(stream, server_side=True, ssl_context=self._context)
+                if handshake.cancelled_caught:
+                    raise TimeoutError(f"there was no TLS handshake within {_HANDSHAKE_TIMEOUT:g} s")
             return await accept_websocket(
                 over, self._front, upgrade_timeout=_HANDSHAKE_TIMEOUT, settings=WEBSOCKET_SETTINGS
             )
         except (WebSocketError, OSError, anyio.EndOfStream, *GONE) as error:
-            _logger.info("a connection brought no tunnel: %s", error)
+            _logger.info("a connection brought no tunnel: %s", advice.of_accept(error))
             return None
         finally:
             self._handshakes -= 1

@@ -67,7 +67,11 @@ def log_unraisable(ignored: sys.UnraisableHookArgs) -> None:
 
     A stranger can bring that about: by a server's name in a TLS handshake that is not ASCII, for example.
     """
-    _logger.warning("an error was ignored in %r: %r", ignored.object, ignored.exc_value)
+    # From Python 3.14 on, the text has the object in it already.
+    where = ignored.err_msg or "an error was ignored in"
+    if ignored.object is not None:
+        where = f"{where} {ignored.object!r}"
+    _logger.warning("%s: %r", where, ignored.exc_value)
 
 
 class TextFormatter(logging.Formatter):

@@ -153,7 +153,9 @@ def _check_client(role: Role, values: Mapping[str, Any], token: str | None) -> N
 def _fit_sizes(values: dict[str, Any]) -> None:
     """A default follows what is given; what is given must fit together."""
     size = values.setdefault("max_size", _CLIENT_DEFAULTS["max_size"])
-    idle = values.setdefault("max_idle", min(_CLIENT_DEFAULTS["max_idle"], size))
+    # Room above --min-idle, or each session would have a tunnel opened in advance, and another one closed.
+    room = max(_CLIENT_DEFAULTS["max_idle"], 2 * values.get("min_idle", 0))
+    idle = values.setdefault("max_idle", min(room, size))
     ready = values.setdefault("min_idle", min(_CLIENT_DEFAULTS["min_idle"], idle))
     if not ready <= idle <= size:
         raise UsageError(f"--min-idle {ready}, --max-idle {idle}, --max-size {size}: none may be above the next")
@@ -215,7 +217,9 @@ def warnings(settings: ProgramSettings) -> list[str]:
         if client.insecure:
             found.append("--insecure: anybody on the way can pose as the server, read everything and take the token")
         if client.users is None and not _is_loopback(host):
-            found.append(f"everybody who reaches {host} may use this proxy: give --user, or listen on 127.0.0.1")
+            inside = server is not None and server.policy.allow_private
+            what = " to reach this machine and its networks" if inside else ""
+            found.append(f"everybody who reaches {host} may use this proxy{what}: give --user, or listen on 127.0.0.1")
         url = urlsplit(client.server)
         if url.scheme == "ws" and not _is_loopback(url.hostname or ""):
             found.append("--server begins with ws://: token and data travel unencrypted; use wss://")

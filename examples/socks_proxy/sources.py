@@ -115,18 +115,19 @@ def _tables(config: Mapping[str, Any], name: str | None) -> dict[Section, dict[s
     for section in ("client", "server"):
         table = config.get(section, {})
         if not isinstance(table, dict):
-            raise UsageError(f"{name}: {section} is a table, [{section}], and not a value")
+            raise UsageError(f"{name}: {section} is a table; its options come below a line with [{section}]")
         tables[section] = _keys(cast("dict[str, Any]", table), SECTIONS[section], f"{name}: in [{section}]")
     return tables
 
 
 def _keys(table: Mapping[str, Any], options: Sequence[Option], where: str) -> dict[str, Any]:
     names = [option.name for option in options]
+    tables = ("client", "server") if options is PROGRAM else ()
     found: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("_", "-")
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
+            close = difflib.get_close_matches(name, [*names, *tables], 1)
             raise UsageError(f"{where} there is no option {key!r}{f'; did you mean {close[0]}?' if close else ''}")
         found[name] = value
     return found

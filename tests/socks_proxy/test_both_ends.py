@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 from anyio import BrokenResourceError, EndOfStream
 
-from examples.socks_proxy import client as client_end, liveness, relay, sweeper, tunnel as tunnel_module, website
+from examples.socks_proxy import (
+    client as client_end,
+    liveness,
+    relay,
+    server as server_end,
+    sweeper,
+    tunnel as tunnel_module,
+    website,
+)
 from examples.socks_proxy.packets import Pong
+from examples.socks_proxy.server import run_server
 from examples.socks_proxy.session import ClientTunnel
+from examples.socks_proxy.session_log import SessionRecord
+from examples.socks_proxy.settings import ServerSettings
+from examples.socks_proxy.users import Users
+from wspool.testing import settle
 from wspool.websocket import TCPStream, connect_tcp
 
-from .ends import TOKEN, both_ends, echo, everything, exactly, reset, serve_in
+from .ends import PATIENCE, TOKEN, both_ends, echo, everything, exactly, reset, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -50,6 +64,19 @@ async def test_sessions_follow_each_other_on_one_tunnel(fast_open: bool, monkeyp
                 assert await everything(stream) == b""
             await ends.idle_tunnels(1)
         assert ends.line.connections == 1
+
+
+async def test_an_application_may_say_its_password_its_request_and_more_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with both_ends(monkeypatch, client={"users": Users({b"alice": b"hush"})}) as ends:
+        port = await ends.listen(echo)
+        async with await connect_tcp("127.0.0.1", ends.client_port) as stream:
+            request = b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big")
+            await stream.send(b"\x05\x01\x02" + b"\x01\x05alice\x04hush" + request + b"hello")
+            assert await exactly(stream, 4) == b"\x05\x02\x01\x00"
+            assert (await exactly(stream, 10))[:2] == b"\x05\x00"
+            assert await exactly(stream, 5) == b"hello"
 
 
 @pytest.mark.parametrize("patience", [60.0, 0.0])
@@ -120,13 +147,20 @@ async def test_many_sessions_at_once_are_not_mixed(monkeypatch: pytest.MonkeyPat
                 talks.start_soon(talk, number)
 
 
-async def test_replies_tell_the_real_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replies_and_logs_tell_the_real_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: dict[str, list[str]] = {"client": [], "server": []}
+    monkeypatch.setattr(relay, "log_session", lambda record: outcomes[record.role].append(record.outcome))
     async with both_ends(monkeypatch) as ends:
         for host, port, expected in (("127.0.0.1", 1, 5), ("nowhere.invalid", 80, 4)):
             stream, code = await ends.ask(host, port)
             assert code == expected
             await stream.aclose()
         await ends.idle_tunnels(1)
+        while any(len(told) < 2 for told in outcomes.values()):
+            await anyio.lowlevel.checkpoint()
+    for told in outcomes.values():
+        assert told[0].startswith("connection refused: ")
+        assert told[1].startswith("name ")  # not found, or not looked up
 
 
 async def test_private_destinations_are_denied_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,21 +227,22 @@ async def test_after_all_idle_tunnels_have_died_a_session_succeeds_with_one_fres
         assert ends.line.connections == idle + 1
 
 
-async def test_a_tunnel_that_has_fallen_silent_is_noticed_and_the_session_is_tried_again(
+async def test_a_tunnel_that_has_fallen_silent_is_noticed_and_the_session_is_tried_again_and_its_siblings_are_suspect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(liveness, "FRESH", -1.0)
     monkeypatch.setattr(client_end, "reuse_patience", lambda _: 0.05)
     async with both_ends(monkeypatch) as ends:
         port = await ends.listen(echo)
-        async with await ends.connect(port):
+        async with await ends.connect(port), await ends.connect(port):
             pass
-        await ends.idle_tunnels(1)
+        await ends.idle_tunnels(2)
         ends.line.fall_silent()
         async with await ends.connect(port) as stream:
             await stream.send(b"x")
             assert await stream.receive() == b"x"
-        assert ends.line.connections == 2
+            assert [each.liveness.suspect for each in ends.client.sweeper.tunnels].count(True) == 1
+        assert ends.line.connections == 3
 
 
 async def test_a_tunnel_that_is_going_away_is_left_for_a_fresh_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,6 +332,7 @@ async def test_a_tunnel_that_is_cut_resets_its_session_and_no_other(monkeypatch:
 
 async def test_an_application_that_goes_away_during_the_dial_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
     dialling, cancelled = anyio.Event(), anyio.Event()
+    outcomes: dict[str, str] = {}
 
     async def never(*_: Any, **__: Any) -> Any:
         dialling.set()
@@ -306,6 +342,7 @@ async def test_an_application_that_goes_away_during_the_dial_cancels_it(monkeypa
             cancelled.set()
 
     monkeypatch.setattr("examples.socks_proxy.server.dial", never)
+    monkeypatch.setattr(relay, "log_session", lambda record: outcomes.update({record.role: record.outcome}))
     async with both_ends(monkeypatch) as ends:
         stream = await connect_tcp("127.0.0.1", ends.client_port)
         await stream.send(b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50")
@@ -314,6 +351,9 @@ async def test_an_application_that_goes_away_during_the_dial_cancels_it(monkeypa
         await stream.aclose()
         await cancelled.wait()
         await ends.idle_tunnels(1)
+        while "server" not in outcomes:
+            await anyio.lowlevel.checkpoint()
+    assert outcomes["server"] == "cancelled: the client went away"
 
 
 async def test_an_application_that_goes_away_while_the_destination_is_blocked_is_noticed(
@@ -363,6 +403,24 @@ async def test_connections_that_are_aborted_leave_nothing_behind(monkeypatch: py
             assert await stream.receive() == b"x"
 
 
+@pytest.mark.parametrize(("token", "headers"), [("secret", [("Authorization", "Bearer secret")]), (None, [])])
+async def test_a_tunnel_is_asked_for_with_the_token_if_there_is_one(
+    token: str | None, headers: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_with: list[Any] = []
+
+    async def refuse(*_: object, **options: Any) -> Any:
+        asked_with.append(options["headers"])
+        raise OSError("refused")
+
+    monkeypatch.setattr(client_end, "connect_websocket", refuse)
+    async with both_ends(monkeypatch, client={"token": token}) as ends:
+        stream, code = await ends.ask("127.0.0.1", 80)
+        assert code == 1
+        await stream.aclose()
+    assert asked_with == [headers]
+
+
 # --- the end ------------------------------------------------------------------------------------------------
 
 
@@ -406,6 +464,8 @@ async def test_no_tunnel_begins_while_the_server_ends(monkeypatch: pytest.Monkey
             assert await stream.receive() == b"x"
             ends.stop_server.set()
             await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ConnectionRefusedError):
+                await connect_tcp("127.0.0.1", ends.line.to)
             await late.send(UPGRADE % TOKEN.encode())
             head, _, frame = (await until_close(late)).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 101")
@@ -429,6 +489,51 @@ async def test_a_session_that_is_cut_off_by_the_end_of_the_proxy_is_not_logged_a
                 await anyio.lowlevel.checkpoint()
     # Of a client, the tunnel may be closed first.
     assert outcomes[end] in ("cancelled: the proxy ends", "general failure: the tunnel was closed: done")
+
+
+async def test_both_ends_log_how_much_went_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def note(record: SessionRecord) -> None:
+        sizes[record.role] = record.bytes_up, record.bytes_down
+
+    async def destination(stream: TCPStream) -> None:
+        async with stream:
+            assert len(await everything(stream)) == 200_000
+            await stream.send(b"hello")
+
+    monkeypatch.setattr(relay, "log_session", note)
+    async with both_ends(monkeypatch) as ends:
+        async with await ends.connect(await ends.listen(destination)) as stream:
+            await stream.send(bytes(200_000))
+            await stream.send_eof()
+            assert await everything(stream) == b"hello"
+        while len(sizes) < 2:
+            await anyio.lowlevel.checkpoint()
+    assert sizes == {"client": (200_000, 5), "server": (200_000, 5)}
+
+
+@pytest.mark.parametrize(("has_files", "interval"), [(True, 0.0), (True, 1000.0), (False, 0.0)])
+async def test_a_server_looks_at_its_files_from_time_to_time_if_it_has_any(
+    has_files: bool, interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    stop = anyio.Event()
+    settings = ServerSettings(listen=("127.0.0.1", 0), token=TOKEN, path="/tunnel", plain=True)
+    files: Any = SimpleNamespace(reload_if_changed=lambda: looked.append("looked"))
+
+    async def run() -> None:
+        await run_server(settings, ready=lambda _: None, stop=stop, reload=files if has_files else None)
+
+    monkeypatch.setattr(server_end, "_RELOAD_INTERVAL", interval)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await settle()
+            while has_files and not interval and len(looked) < 2:
+                await anyio.lowlevel.checkpoint()
+            stop.set()
+    assert bool(looked) == (has_files and not interval)
 
 
 # --- strangers ----------------------------------------------------------------------------------------------
@@ -557,11 +662,22 @@ async def test_a_stranger_gets_no_file_from_outside_the_directory(
     assert "error in this program" not in caplog.text
 
 
-async def test_a_client_with_the_wrong_token_is_told_so_by_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with both_ends(monkeypatch, client={"token": "the wrong one, and long"}) as ends:
+@pytest.mark.parametrize("wrong", ["token", "path"])
+async def test_a_client_with_the_wrong_token_or_path_fails_and_both_logs_say_what_to_look_at(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="wspool.proxy")
+    ends_with: dict[str, Any] = (
+        {"client": {"token": "the wrong one, and long"}} if wrong == "token" else {"server": {"path": "/other"}}
+    )
+    async with both_ends(monkeypatch, **ends_with) as ends:
         stream, code = await ends.ask("127.0.0.1", 80)
         assert code == 1
         await stream.aclose()
+    assert f"gets a page: its {wrong} is wrong" in caplog.text
+    (session,) = [vars(record)["session"] for record in caplog.records if hasattr(record, "session")]
+    assert "check the path of the URL" in session.outcome
+    assert "check the token as well" in session.outcome
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -21,6 +23,7 @@ from examples.socks_proxy.certificates import (
     BadCertificate,
     ReloadingCertificate,
     client_context,
+    out_of_date,
     server_context,
     throw_away,
 )
@@ -37,8 +40,8 @@ class Files:
         self.authority.cert_pem.write_to_path(self.ca)
         self.renew(self.authority)
 
-    def renew(self, authority: trustme.CA) -> trustme.LeafCert:
-        leaf = authority.issue_cert(HOST)
+    def renew(self, authority: trustme.CA, **dates: Any) -> trustme.LeafCert:
+        leaf = authority.issue_cert(HOST, **dates)
         Path(self.cert).write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
         leaf.private_key_pem.write_to_path(self.key)
         return leaf
@@ -136,10 +139,7 @@ BAD: list[tuple[Callable[[Files], object], str]] = [
         lambda files: Path(files.key).write_bytes(b"no key"),
         "there is no certificate with its key in PEM",
     ),
-    (
-        lambda files: Path(files.cert).write_bytes(b""),
-        "there is no certificate with its key in PEM",
-    ),
+    (lambda files: Path(files.cert).write_bytes(b""), "there is no certificate in PEM in it"),
     (lambda files: Path(files.cert).unlink(), "No such file or directory"),
 ]
 
@@ -155,6 +155,11 @@ def test_files_that_cannot_be_used_are_named(files: Files, spoil: Callable[[File
         assert "\n" not in text
 
 
+def test_a_certificate_without_its_key_is_told_how_to_give_it(files: Files) -> None:
+    with pytest.raises(BadCertificate, match="there is no key in it: give the file that has it with --key"):
+        server_context(files.cert)
+
+
 def test_authorities_that_cannot_be_used_are_named(files: Files) -> None:
     with pytest.raises(BadCertificate, match=r"^--ca-file '.*': there is no certificate in PEM in it$"):
         client_context(ca_file=files.key)
@@ -162,6 +167,53 @@ def test_authorities_that_cannot_be_used_are_named(files: Files) -> None:
         client_context(ca_file="missing")
     with pytest.raises(BadCertificate, match=r"^--client-ca '.*': there is no certificate in PEM in it$"):
         server_context(files.cert, files.key, files.key)
+
+
+# --- dates ----------------------------------------------------------------------------------------
+
+_PAST, _FUTURE = datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
+DATES = pytest.mark.parametrize(
+    ("dates", "why"),
+    [
+        ({"not_before": _PAST, "not_after": _PAST.replace(year=2002)}, "it has expired"),
+        ({"not_before": _FUTURE, "not_after": _FUTURE.replace(year=3000)}, "it is not valid yet"),
+    ],
+)
+
+
+@DATES
+@pytest.mark.parametrize("client_ca", [True, False])
+def test_a_server_that_starts_with_a_certificate_out_of_date_is_warned(
+    files: Files, dates: dict[str, datetime], why: str, client_ca: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.renew(files.authority, **dates)
+    ReloadingCertificate(files.cert, files.key, files.ca if client_ca else None)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"--cert {files.cert!r}: {why}")
+
+
+@DATES
+def test_a_new_certificate_that_is_out_of_date_does_not_take_the_place_of_a_good_one(
+    files: Files, dates: dict[str, datetime], why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, client = ReloadingCertificate(files.cert, files.key), client_context(ca_file=files.ca)
+    files.renew(files.authority, **dates)
+    assert not certificate.reload_if_changed()
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert why in record.getMessage()
+    shake_hands(client, certificate.context)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_of_a_good_certificate_nothing_is_said(
+    files: Files, version: ssl.TLSVersion, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = server_context(files.cert, files.key, files.ca)
+    context.minimum_version = context.maximum_version = version
+    assert out_of_date(context, files.cert) is None
+    ReloadingCertificate(files.cert, files.key)
+    assert caplog.records == []
 
 
 # --- renewal --------------------------------------------------------------------------------------

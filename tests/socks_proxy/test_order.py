@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -25,6 +26,7 @@ from examples.socks_proxy.codes import Code, Command
 from examples.socks_proxy.dial import dial
 from examples.socks_proxy.packets import (
     DATA,
+    OPEN,
     OPENED,
     RESET,
     SUBPROTOCOL,
@@ -41,6 +43,7 @@ from examples.socks_proxy.packets import (
     Reset,
     encode,
 )
+from examples.socks_proxy.session import ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
 from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
 
@@ -154,6 +157,48 @@ async def test_no_data_overtakes_what_came_before_the_dial_ended(monkeypatch: py
             held.go_on.set()
             await over.wait()
     assert received == [b"early late"]
+
+
+async def test_what_an_application_says_early_goes_out_in_one_write_with_its_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writes: list[list[int]] = []
+    send_many = WebSocketConnection.send_many
+
+    async def noting_send(websocket: WebSocketConnection, items: Iterable[Any]) -> None:
+        messages = list(items)
+        writes.append([message[0] for message in messages])
+        await send_many(websocket, messages)
+
+    monkeypatch.setattr(WebSocketConnection, "send_many", noting_send)
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends:
+        async with await ask_at_once(ends, await ends.listen(echo), b"early") as stream:
+            assert await exactly(stream, 5) == b"early"
+    assert [OPEN, DATA] in writes
+
+
+async def test_a_tunnel_that_was_not_read_while_its_server_dialled_is_watched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dialling, go_on = anyio.Event(), anyio.Event()
+
+    async def slow_dial(*args: Any, **options: Any) -> TCPStream:
+        dialling.set()
+        await go_on.wait()
+        return await dial(*args, **options)
+
+    monkeypatch.setattr(server_module, "dial", slow_dial)
+    async with both_ends(monkeypatch, client={"fast_open": True}) as ends, anyio.create_task_group() as tasks:
+        stream = await ask_at_once(ends, await ends.listen(echo))
+        await dialling.wait()
+        (tunnel,) = ends.server.sweeper.tunnels
+        tasks.start_soon(stream.send, bytes(200_000))
+        while tunnel.liveness.next_deadline is not None:
+            await anyio.lowlevel.checkpoint()
+        go_on.set()
+        assert await exactly(stream, 200_000) == bytes(200_000)
+        assert tunnel.liveness.next_deadline is not None
+        await stream.aclose()
 
 
 class HeardFirst(TCPStream):
@@ -413,6 +458,24 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
     assert dialled == 0
 
 
+async def test_a_session_that_is_cancelled_while_it_dials_stays_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **__: Any) -> None:
+        await anyio.sleep_forever()
+
+    returned = False
+    tunnel: Any = SimpleNamespace(machine=ServerTunnel(0.0), runs=lambda _: True)
+    session = relay.Session(UNKNOWN, SessionRecord(id="s1", role="server"), Code.RESET_BY_DESTINATION)
+    monkeypatch.setattr(server_module, "dial", never)
+    async with both_ends(monkeypatch) as ends:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ends.server._session(tunnel, session, 1.0)
+            returned = True
+        assert scope.cancelled_caught
+        assert not returned
+        assert ends.server._sessions == 0
+
+
 async def test_a_dial_that_ends_when_its_client_is_gone_is_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on, over = anyio.Event(), anyio.Event(), anyio.Event()
     outcomes = list[str]()
@@ -540,7 +603,13 @@ async def test_no_signs_of_life_pile_up_behind_what_is_not_taken(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("end", "places"), [("client", ["receive"]), ("client", ["expire"]), ("server", ["local_data", "local_abort"])]
+    ("end", "places"),
+    [
+        ("client", ["receive"]),
+        ("client", ["expire"]),
+        ("server", ["local_data", "local_abort"]),
+        ("server", ["takes_data"]),
+    ],
 )
 async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
     end: str, places: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -564,6 +633,18 @@ async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
             await stream.send(b"x")
             assert await stream.receive() == b"x"
     assert "a planted error" in caplog.text
+
+
+async def test_a_client_may_say_for_how_long_it_waits_for_the_dial(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: Any, **__: Any) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(server_module, "dial", never)
+    async with both_ends(monkeypatch) as ends, await bare_tunnel(ends) as websocket:
+        await websocket.send(encode(Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), 80), 1)))
+        answer = await packet_from(websocket, PacketReader())
+        assert (type(answer), answer.code) == (Refused, Code.TIMED_OUT)
+        assert answer.text == "no address of 127.0.0.1 answered within 0.1 s"
 
 
 async def test_port_0_is_refused_as_any_bad_request(

@@ -158,7 +158,8 @@ def test_files_are_sought_from_the_folder_of_the_file_that_names_them(tmp_path: 
         ("[client]\nmax-idel = 1", "in [client] there is no option 'max-idel'; did you mean max-idle?"),
         ("[server]\nsni = 'a'", "in [server] there is no option 'sni'"),
         ("max-idle = 1", "at the top there is no option 'max-idle'"),
-        ("client = 1", "client is a table"),
+        ("client = 1", "client is a table; its options come below a line with [client]"),
+        ("[cleint]\nmax-idle = 1", "at the top there is no option 'cleint'; did you mean client?"),
         ("[client]\nmax-idle = true", "max-idle: it is not one text or number"),
         ("[client]\nmax-idle = [1]", "max-idle: it is not one text or number"),
         ("[client]\nmax-idle = 1.5", "max-idle: '1.5' is no whole number"),
@@ -336,6 +337,10 @@ def test_defaults_follow_a_size_that_is_given() -> None:
     assert (settings.min_idle, settings.max_idle, settings.max_size) == (1, 1, 1)
     settings = client("--max-idle", "0")
     assert (settings.min_idle, settings.max_idle, settings.max_size) == (0, 0, 1000)
+    settings = client("--min-idle", "50")
+    assert (settings.min_idle, settings.max_idle, settings.max_size) == (50, 100, 1000)
+    settings = client("--min-idle", "50", "--max-size", "60")
+    assert (settings.min_idle, settings.max_idle, settings.max_size) == (50, 60, 60)
 
 
 # --- the command line -----------------------------------------------------------------------------
@@ -356,9 +361,14 @@ def test_a_token_on_the_command_line_is_refused_and_not_repeated(role: tuple[str
         (["--server=wss://a/"], "--server is for the sub-command client"),
         (["--cert", "a"], "--cert is for the sub-command client or server"),
         (["client", "--allow", "a"], "--allow is for the sub-command server"),
-        (["--tokenfile", "a"], f"there is no option --tokenfile; see {PROGRAM_NAME} --help"),
+        (["--whatever", "a"], f"there is no option --whatever; see {PROGRAM_NAME} --help"),
+        (
+            ["client", "--tokenfile", "a"],
+            f"there is no option --tokenfile; did you mean --token-file?; see {PROGRAM_NAME} client --help",
+        ),
+        (["serve"], f"'serve' belongs to no option; did you mean server?; see {PROGRAM_NAME} --help"),
         (["server", "what"], f"'what' belongs to no option; see {PROGRAM_NAME} server --help"),
-        (["--max-i", "5"], f"there is no option --max-i; see {PROGRAM_NAME} --help"),
+        (["--max-idl", "5"], f"there is no option --max-idl; did you mean --max-idle?; see {PROGRAM_NAME} --help"),
         (["--max-idle"], "argument --max-idle: expected one argument"),
     ],
 )
@@ -421,8 +431,9 @@ def test_a_token_comes_from_its_file_or_from_its_variable(tmp_path: Path) -> Non
     ],
 )
 def test_a_token_that_cannot_be_meant_is_refused_and_not_shown(tmp_path: Path, content: bytes, why: str) -> None:
-    text = error(*SERVER, "--token-file", file(tmp_path, "secret", content))
-    assert text.startswith(f"--token-file: {why}")
+    secret = file(tmp_path, "secret", content)
+    text = error(*SERVER, "--token-file", secret)
+    assert text.startswith(f"--token-file {secret!r}: {why}")
     assert "abc" not in text
 
 
@@ -462,24 +473,26 @@ def test_the_mark_before_utf_8_is_part_of_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "--users-file: there is no user in it"),
-        ("alice:a\nhush\n", "--users-file: line 2 is no NAME:PASSWORD"),
-        (":hush", "--users-file: line 1 is no NAME:PASSWORD"),
-        ("alice:", "--users-file: line 1: a password is one line of 1 to 255 bytes"),
-        ("alice:" + "hush" * 64, "--users-file: line 1: a password is one line of 1 to 255 bytes"),
-        ("alice:a\nalice:b", "--users-file: line 2 has a user that an earlier line has as well"),
+        ("", "there is no user in it"),
+        ("alice:a\nhush\n", "line 2 is no NAME:PASSWORD"),
+        (":hush", "line 1 is no NAME:PASSWORD"),
+        ("alice:", "line 1: a password is one line of 1 to 255 bytes"),
+        ("alice:" + "hush" * 64, "line 1: a password is one line of 1 to 255 bytes"),
+        ("alice:a\nalice:b", "line 2 has a user that an earlier line has as well"),
     ],
 )
 def test_a_wrong_file_of_users_is_refused_by_its_line(tmp_path: Path, content: str, why: str) -> None:
-    text = error("--users-file", file(tmp_path, "users", content))
-    assert text.startswith(why)
+    users = file(tmp_path, "users", content)
+    text = error("--users-file", users)
+    assert text.startswith(f"--users-file {users!r}: {why}")
     assert "hush" not in text
 
 
 def test_a_wrong_password_file_is_refused(tmp_path: Path) -> None:
     for content in ("", "\n", "two\nlines", "x" * 256):
-        text = error("--user", "alice", "--password-file", file(tmp_path, "password", content))
-        assert text.startswith("--password-file: a password is one line")
+        password = file(tmp_path, "password", content)
+        text = error("--user", "alice", "--password-file", password)
+        assert text.startswith(f"--password-file {password!r}: a password is one line")
     users, password = file(tmp_path, "users", "alice:a"), file(tmp_path, "password", "a")
     text = error("--user", "alice", "--password-file", password, "--users-file", users)
     assert text == "--user: that user is in the file of users as well"
@@ -493,6 +506,8 @@ def test_a_wrong_password_file_is_refused(tmp_path: Path) -> None:
     [
         ([*CLIENT, "--insecure"], "--insecure"),
         ([*CLIENT, "--listen", "0.0.0.0:1080"], "everybody who reaches 0.0.0.0 may use this proxy"),
+        (["--listen", "0.0.0.0:1080"], "everybody who reaches 0.0.0.0 may use this proxy to reach this machine"),
+        (["--listen", "0.0.0.0:1080", "--no-allow-private"], "everybody who reaches 0.0.0.0 may use this proxy: give"),
         ([*CLIENT, "--listen", "box.example:1080"], "everybody who reaches box.example"),
         (["client", "--server", "ws://proxy.example/"], "--server begins with ws://"),
         (["server", "--plain", "--listen", "0.0.0.0:8080"], "--plain on 0.0.0.0"),

@@ -23,6 +23,7 @@ from examples.socks_proxy.packets import (
     RESET,
     Data,
     Fin,
+    Goaway,
     Open,
     Opened,
     Packet,
@@ -32,7 +33,7 @@ from examples.socks_proxy.packets import (
 from examples.socks_proxy.relay import Session
 from examples.socks_proxy.session import ClientTunnel, ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
-from examples.socks_proxy.tunnel import Tunnel
+from examples.socks_proxy.tunnel import Tunnel, varied
 from wspool.testing import settle
 from wspool.websocket import TCPStream
 
@@ -125,6 +126,41 @@ async def test_what_was_left_to_the_next_open_goes_out_soon_without_one() -> Non
     assert [packet[0] for packet in websocket.sent] == [FIN]
     assert not tunnel.is_due(now)
     assert tunnel.is_reusable()
+
+
+async def test_no_session_begins_on_a_tunnel_that_is_too_old_or_going_away() -> None:
+    now = time.monotonic()
+    tunnel = Tunnel(cast("Any", Websocket()), ClientTunnel(now, max_age=1000), ping_after=100, idle_timeout=100)
+    assert tunnel.is_reusable()
+    assert not tunnel.may_begin(now + 1000)
+    await receive(tunnel, Goaway(Code.GOING_AWAY, 0))
+    assert not tunnel.is_reusable()
+
+
+async def test_a_session_that_begins_anew_is_not_over_when_its_first_tunnel_ends() -> None:
+    tunnel, session, _ = client(Websocket())
+    session.restart()
+    await tunnel.lose("it was closed")
+    assert not session.over
+
+
+async def test_a_tunnel_that_has_fallen_silent_says_so() -> None:
+    websocket = Websocket()
+    tunnel, session, _ = client(websocket)
+    now = time.monotonic()
+    tunnel.liveness.pinged(now, 1.0)
+    assert tunnel.is_due(now + 1)
+    await tunnel.tick(now + 1)
+    assert websocket.closed
+    assert tunnel.lost == "no byte came after a ping"
+    assert session.refusal is not None
+    assert session.refusal.text == tunnel.lost
+
+
+def test_times_are_varied_by_a_tenth() -> None:
+    times = [varied(20.0) for _ in range(1000)]
+    assert 18.0 <= min(times) < 18.5
+    assert 21.5 < max(times) <= 22.0
 
 
 async def test_a_send_that_was_cut_off_leaves_no_tunnel_for_the_next() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import anyio
 import pytest
@@ -71,6 +73,26 @@ async def test_a_task_at_work_ends_after_its_job_once_closed() -> None:
     assert done == ["done"]
 
 
+async def test_an_idle_task_keeps_nothing_of_its_last_job() -> None:
+    class Known:
+        pass
+
+    async def work(known: Known) -> None:
+        kept.append(weakref.ref(known))
+
+    kept = list[weakref.ref[Known]]()
+    gc.disable()
+    try:
+        async with anyio.create_task_group() as tasks:
+            made = Workers(tasks)
+            made.start_soon(work, Known())
+            await settle()
+            assert [each() for each in kept] == [None]
+            made.close()
+    finally:
+        gc.enable()
+
+
 async def test_what_a_job_raises_ends_the_group() -> None:
     async def fail() -> None:
         raise ValueError
@@ -87,6 +109,24 @@ async def test_idle_tasks_are_cancelled_with_their_group() -> None:
         await settle()
         tasks.cancel_scope.cancel()
     assert done
+
+
+async def test_a_job_that_comes_after_the_idle_tasks_were_cancelled_begins_all_the_same() -> None:
+    begun = list[str]()
+
+    async def begin(name: str) -> None:
+        begun.append(name)
+        await checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        made = Workers(tasks)
+        made.start_soon(begin, "first")
+        await settle()
+        with anyio.CancelScope(shield=True):
+            tasks.cancel_scope.cancel()
+            await settle()
+            made.start_soon(begin, "second")
+    assert begun == ["first", "second"]
 
 
 async def test_a_job_given_to_a_task_that_is_cancelled_in_that_moment_is_done_all_the_same() -> None:

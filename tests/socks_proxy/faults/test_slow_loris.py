@@ -87,6 +87,15 @@ async def test_a_refused_application_that_does_not_hang_up_is_not_waited_for() -
                 await stream.hung_up()
 
 
+async def test_an_application_that_is_refused_sees_the_end_at_once() -> None:
+    async with in_memory() as world:
+        stream, code = await world.ask(1)  # where nobody is
+        assert code == 5
+        with taking(0):
+            assert await until_closed(stream) == b""
+        await stream.aclose()
+
+
 # --- strangers --------------------------------------------------------------------------------------------------
 
 
@@ -223,11 +232,20 @@ async def test_a_tunnel_that_nobody_is_at_the_other_end_of_is_closed() -> None:
         await anyio.aclose_forcefully(websocket)
 
 
+def outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Of the sessions that were logged."""
+    return [vars(record)["session"].outcome for record in caplog.records if hasattr(record, "session")]
+
+
 # --- servers ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101 Switching Protocols\r\nX-Header: " + b"x" * 1000])
-async def test_a_server_that_does_not_answer_is_given_up_and_the_application_is_told(answer: bytes) -> None:
+async def test_a_server_that_does_not_answer_is_given_up_and_the_application_is_told(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="wspool.proxy")
+
     async def server(stream: Any) -> None:
         async with stream:
             await stream.receive()
@@ -240,6 +258,23 @@ async def test_a_server_that_does_not_answer_is_given_up_and_the_application_is_
             stream, code = await world.ask(ECHO)
         assert code == Code.GENERAL_FAILURE
         await stream.aclose()
+    assert any("the upgrade by" in one and "--connect-timeout" in one for one in outcomes(caplog))
+
+
+async def test_who_finds_all_tunnels_in_use_is_refused_in_time_and_the_log_names_the_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="wspool.proxy")
+    one = {"connect_timeout": 5, "max_size": 1, "max_idle": 1, "min_idle": 1}
+    async with in_memory(client=one) as world:
+        first, code = await world.ask(ECHO)
+        assert code == Code.SUCCEEDED
+        with taking(6):
+            second, code = await world.ask(ECHO)
+        assert code == Code.GENERAL_FAILURE
+        await second.aclose()
+        await first.aclose()
+    assert any("all 1 are in use; more are possible with --max-size" in each for each in outcomes(caplog))
 
 
 async def test_a_server_that_never_says_how_a_session_went_is_given_up() -> None:

@@ -60,7 +60,7 @@ FAULTS = [
         "_serve",
         "pooled.release()",
         "vars(self).setdefault('kept', []).append(pooled)",
-        "a tunnel in use",
+        "a tunnel in use|has failed",
     ),
     Fault(
         "a tunnel is released while its session runs",

@@ -359,6 +359,7 @@ class PoolState(Generic[T]):
         elif isinstance(waiter.error, BaseException):
             # The caller was cancelled in the step in which its dial failed: nobody else will tell of it.
             self._tell(waiter.error)
+            waiter.error = None
         elif waiter.entry is not None:
             self._counts.cancelled += 1
             entry = self._revoke(waiter)

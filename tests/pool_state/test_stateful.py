@@ -132,7 +132,9 @@ class BigWorld(World):
         self.told: int | None = None
         """The newest round that was logged, since a dial has succeeded."""
         self.lines: list[str] = []
-        """What this step has to log about dials; the log takes away what it says."""
+        """What the log has to say about dials in this step."""
+        self.heard: list[str] = []
+        """What it says."""
         self.woken: set[Waiter[Toy]] = set()
         self.cancelled: set[Job[Toy]] = set()
         self.new_dials: list[Job[Toy]] = []
@@ -158,7 +160,9 @@ class BigWorld(World):
         had = {user.waiter: user.waiter.entry for user in self.users if user.waiter is not None}
         self.alarmed = False
         self.new_dials = []
+        self.lines, self.heard = [], []
         super().do(move)
+        assert self.heard == self.lines, "S21: a failed dial is told of twice, or to nobody"
         assert state.alarm >= alarm or self.alarmed, "L5: the timer is not told of an earlier alarm"
         limit = state.settings.max_size
         assert limit is None or state.places <= max(limit, places), "S3: more places than max_size"
@@ -187,6 +191,8 @@ class BigWorld(World):
             elif effect is Effect.START and subject.kind is CONNECT:
                 self.new_dials.append(subject)
                 self.dials.add(subject)
+            elif effect is Effect.LOG_DIAL:
+                self.heard.append("they fail" if subject else "they succeed")
             elif effect is Effect.NOTIFY:
                 self._hear(subject)
         super()._run_effects()

@@ -314,10 +314,12 @@ class PoolState(Generic[T]):
     def _check_room(self, waiting: int) -> None:
         """Turn a caller away if too many wait for a release: more than checks and dials can serve.
 
-        That is, those that have begun, and those that may still begin. (Idle connections are left to
-        a caller who queues only if they have to be checked first.)
+        That is, those that have begun, and those that may still begin, now or when what is being reset, closed or
+        called off has made room. (Idle connections are left to a caller who queues only if they have to be checked
+        first.)
         """
-        room = max(0, min(self._max_connecting - self.dials.running, self._max_size - self.places))
+        places = self._max_size - self.places + len(self.jobs) - self._supply()
+        room = max(0, min(self._max_connecting - self.dials.running, places))
         if waiting - self._supply() - self.entries.idle - room >= self._max_waiting:
             self._counts.rejected += 1
             limit = self.settings.max_waiting
@@ -582,7 +584,8 @@ class PoolState(Generic[T]):
             return
         # A check is not a use: the entry keeps its age, so that idle_timeout still comes.
         self.entries.insert(entry)
-        self._arm_for_oldest()
+        if self.entries.idle > self.settings.min_idle:
+            self._arm(self.entries.oldest().since + self._idle_timeout)
         assert isinstance(entry, TrackedEntry)
         self._note_fresh(entry, now)
 

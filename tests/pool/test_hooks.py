@@ -370,6 +370,27 @@ async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_belo
         check_invariants(pool)
 
 
+async def test_one_that_comes_back_from_a_check_as_the_oldest_expires_in_time() -> None:
+    """While it was being checked, the timer was set for the younger one."""
+    clock, closings, go_on = ManualClock(), Closings(), anyio.Event()
+
+    async def validate(connection: FakeConnection) -> None:
+        if connection.number == 1:
+            await go_on.wait()
+
+    async with Pool(FakeConnector.always(), validate=validate, idle_timeout=50, on_event=closings, clock=clock) as pool:
+        old, new = await pool.get(), await pool.get()
+        old.release()
+        await clock.advance(29.5)
+        new.release()
+        await clock.advance(0.5)
+        assert pool.statistics().validating == 1
+        go_on.set()
+        await settle()
+        await clock.advance(20)
+        assert closings.reasons == [CloseReason.IDLE]
+
+
 async def test_a_check_that_ends_beside_older_idle_connections_puts_its_own_on_top() -> None:
     clock, go_on = ManualClock(), anyio.Event()
 

@@ -354,6 +354,60 @@ async def test_a_caller_that_an_idle_connection_is_checked_for_does_not_count_as
         assert pool.statistics().rejected == 0
 
 
+@pytest.mark.parametrize("how", ["reset", "closed"])
+async def test_a_caller_whom_a_place_being_freed_will_serve_does_not_count_as_waiting_for_a_release(how: str) -> None:
+    connector, clock = FakeConnector.always(), ManualClock()
+    async with Pool(connector, reset=FakeConnection.reset, max_size=1, max_waiting=0, clock=clock) as pool:
+        handle = await pool.get()
+        if how == "reset":
+            handle.connection.on_reset = Fault.HANG
+        else:
+            handle.connection.on_close = Fault.HANG
+            handle.connection.die()
+        handle.release()
+        await settle()
+        assert pool.statistics().resetting + pool.statistics().closing == 1
+        async with anyio.create_task_group() as tasks:
+            first = Caller(tasks, pool)
+            await settle()
+            assert first.error is None
+            with pytest.raises(PoolFull):
+                await pool.get()  # one place serves one caller
+            await clock.advance(10)
+            await settle()
+            first.release()
+
+
+async def test_a_caller_whom_a_dial_being_called_off_makes_room_for_does_not_count_either() -> None:
+    connector, called_off = FakeConnector(), anyio.Event()
+
+    async def connect() -> FakeConnection:
+        try:
+            return await connector()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await called_off.wait()
+            raise
+
+    async with Pool(connect, max_size=1, max_waiting=0, abandoned_dial_grace=0, clock=ManualClock()) as pool:
+        async with anyio.create_task_group() as tasks:
+            gone = Caller(tasks, pool)
+            await settle()
+            gone.scope.cancel()
+            await settle()
+            assert connector.dials[0].cancelled
+            first = Caller(tasks, pool)
+            second = Caller(tasks, pool)
+            await settle()
+            called_off.set()
+            await settle()
+            connector.pending[0].succeed()
+            await settle()
+            served, refused = (first, second) if second.error else (second, first)
+            served.release()
+            assert isinstance(refused.error, PoolFull), "one place serves one caller"
+
+
 async def test_max_waiting_counts_live_callers_only() -> None:
     async with Pool(FakeConnector.always(), max_size=1, max_waiting=1) as pool:
         async with anyio.create_task_group() as tasks:

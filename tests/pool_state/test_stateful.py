@@ -267,9 +267,11 @@ class BigWorld(World):
         self.gets += not (state.closing and user.free)
 
     def _room_to_dial(self) -> int:
+        """In places that are free, or will be: nobody holds them, and no dial or check under way needs them."""
         limits, dials = self.state.settings, self.state.dials.running
         connecting = math.inf if limits.max_connecting is None else limits.max_connecting - dials
-        places = math.inf if limits.max_size is None else limits.max_size - self.state.places
+        ending = sum(job.cancelled is not None or job.kind in (RESET, CLOSE) for job in self.state.jobs)
+        places = math.inf if limits.max_size is None else limits.max_size - self.state.places + ending
         return max(0, int(min(connecting, places, 100)))
 
     def _do_get_at_once(self, index: int) -> None:

@@ -875,6 +875,8 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestStateful = PoolMachine.TestCase
-TestStateful.settings = profile(stateful_step_count=2 * profile().stateful_step_count)
-# On a busy machine it takes minutes.
-TestStateful = pytest.mark.timeout(900)(TestStateful)
+TestStateful.settings = profile(
+    max_examples=2 * profile().max_examples, stateful_step_count=2 * profile().stateful_step_count
+)
+# What fails is shrunk for five minutes at most, and is of use only then.
+TestStateful = pytest.mark.timeout(400)(TestStateful)

@@ -291,6 +291,28 @@ async def test_a_dial_fails_by_an_exception_only(error: Any) -> None:
         pending.fail()
 
 
+async def test_a_dial_succeeds_by_a_fake_connection_only() -> None:
+    connector = FakeConnector()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(dial, connector, [])
+        pending = await connector.next_dial()
+        with pytest.raises(TypeError, match=r"must be a FakeConnection, got OSError\(\): an error is for fail"):
+            pending.succeed(OSError())  # type: ignore[arg-type]
+        assert pending.pending
+        pending.succeed()
+
+
+@pytest.mark.parametrize("fault", [ConnectionResetError, ConnectionResetError()])
+async def test_a_fault_is_raised_by_its_hook_also_if_only_its_class_is_given(fault: Any) -> None:
+    connection = FakeConnection()
+    connection.on_close = connection.on_validate = connection.on_reset = connection.alive = fault
+    for hook in (connection.aclose, connection.validate, connection.reset):
+        with pytest.raises(ConnectionResetError):
+            await hook()
+    with pytest.raises(ConnectionResetError):
+        connection.is_reusable()
+
+
 async def test_a_cancelled_dial_knows_that_it_was_cancelled() -> None:
     connector = FakeConnector()
     async with anyio.create_task_group() as tasks:

@@ -64,7 +64,7 @@ class FakeConnection:
 
     def is_reusable(self) -> bool:
         """Whether it is alive."""
-        if isinstance(self.alive, BaseException):
+        if not isinstance(self.alive, bool):
             raise self.alive
         return self.alive
 
@@ -90,7 +90,7 @@ class FakeConnection:
 async def _suffer(fault: BaseException | Fault | None) -> None:
     if fault is Fault.HANG:
         await anyio.sleep_forever()
-    elif isinstance(fault, BaseException):
+    elif fault is not None:
         raise fault
     await anyio.lowlevel.checkpoint()
 
@@ -115,6 +115,9 @@ class FakeDial:
         """Answer with a new connection, or with this one."""
         if connection is None:
             connection = self._connector.new_connection()
+        # Tests without a type checker.
+        if not isinstance(connection, FakeConnection):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"connection must be a FakeConnection, got {connection!r}: an error is for fail()")
         self._set(connection)
         return connection
 

@@ -66,7 +66,7 @@ async def both(*functions: Callable[[], Any]) -> None:
 @PATHS
 async def test_it_keeps_every_promise_of_a_byte_stream_in_memory(fast: bool) -> None:
     async def make_pair() -> tuple[ByteStream, ByteStream]:
-        client, server = over(await memory_pair(), fast=fast, settings=WebSocketSettings(close_timeout=0.01))
+        client, server = over(await memory_pair(), fast=fast, settings=WebSocketSettings(close_timeout=0.2))
         return WebSocketStream(client), WebSocketStream(server)
 
     await check_byte_stream(make_pair, concurrent_send=True)
@@ -77,7 +77,7 @@ async def test_it_keeps_every_promise_of_a_byte_stream_over_tls_over_tcp(
 ) -> None:
     async def make_pair() -> tuple[ByteStream, ByteStream]:
         transports = await tls_pair(await tcp_pair(), client_context, server_context)
-        client, server = over(transports, settings=WebSocketSettings(close_timeout=0.01))
+        client, server = over(transports, settings=WebSocketSettings(close_timeout=0.2))
         return WebSocketStream(client), WebSocketStream(server)
 
     await check_byte_stream(make_pair, concurrent_send=True)
@@ -482,7 +482,7 @@ async def test_text_on_a_byte_stream_is_a_violation_with_code_1003() -> None:
     ],
 )
 async def test_what_is_over_a_limit_is_refused_by_its_header_and_the_limit_named(limit: str, why: str) -> None:
-    client, server = memory(settings=WebSocketSettings(close_timeout=0.01, **dict[str, Any]({limit: 1000})))
+    client, server = memory(settings=WebSocketSettings(**dict[str, Any]({limit: 1000})))
     await client.send(b"x" * 1001)
     with pytest.raises(BrokenResourceError, match=why):
         await server.receive()
@@ -647,7 +647,7 @@ async def test_empty_messages_are_no_end() -> None:
 
 
 async def test_what_was_received_before_a_close_of_ones_own_is_not_handed_out() -> None:
-    client, server = memory(settings=WebSocketSettings(close_timeout=0.01))
+    client, server = memory(settings=WebSocketSettings(close_timeout=0.2))
     stream = WebSocketStream(server)
     await client.send(b"0123456789")
     assert await stream.receive(4) == b"0123"
@@ -663,7 +663,7 @@ async def test_it_tells_its_own_attributes_and_those_of_its_transport(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
     transports = await tls_pair(await tcp_pair(), client_context, server_context)
-    client, server = over(transports, subprotocol="chat", settings=WebSocketSettings(close_timeout=0.01))
+    client, server = over(transports, subprotocol="chat", settings=WebSocketSettings(close_timeout=0.2))
     stream = WebSocketStream(client)
     assert stream.extra(WebSocketAttribute.subprotocol) == "chat"
     assert stream.extra(WebSocketAttribute.client)

@@ -55,7 +55,7 @@ async def test_it_keeps_every_promise_of_a_byte_stream(
 ) -> None:
     async def make_pair() -> tuple[ByteStream, ByteStream]:
         # A close that has to wait for a blocked sender takes that long.
-        return await tls_pair(await make_transports(), *contexts, close_timeout=0.05)
+        return await tls_pair(await make_transports(), *contexts, close_timeout=0.2)
 
     await check_byte_stream(make_pair, send_eof=False, concurrent_send=True)
 

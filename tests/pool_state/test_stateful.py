@@ -878,5 +878,5 @@ TestStateful = PoolMachine.TestCase
 TestStateful.settings = profile(
     max_examples=2 * profile().max_examples, stateful_step_count=2 * profile().stateful_step_count
 )
-# What fails is shrunk for five minutes at most, and is of use only then.
-TestStateful = pytest.mark.timeout(400)(TestStateful)
+# What fails is shrunk for five minutes at most, and of use only then.
+TestStateful = pytest.mark.timeout(300 + TestStateful.settings.max_examples)(TestStateful)

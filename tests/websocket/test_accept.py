@@ -311,7 +311,7 @@ async def test_a_client_that_does_not_read_its_refusal_is_not_waited_for(monkeyp
     client, server = new_pair(buffered=0)
     await client.send(PLAIN)
     with pytest.raises(UpgradeFailed) as caught:
-        await accept_websocket(server, upgrade_timeout=0.01)
+        await accept_websocket(server, upgrade_timeout=0.2)
     assert caught.value.status == 426
     assert server.closed
 

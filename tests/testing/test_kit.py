@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -292,12 +292,12 @@ async def test_a_dial_fails_by_an_exception_only(error: Any) -> None:
 
 
 async def test_a_dial_succeeds_by_a_fake_connection_only() -> None:
-    connector = FakeConnector()
+    connector, error = FakeConnector(), cast("Any", OSError())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(dial, connector, [])
         pending = await connector.next_dial()
         with pytest.raises(TypeError, match=r"must be a FakeConnection, got OSError\(\): an error is for fail"):
-            pending.succeed(OSError())  # type: ignore[arg-type]
+            pending.succeed(error)
         assert pending.pending
         pending.succeed()
 

@@ -151,8 +151,8 @@ class Pool(Generic[T]):
             max_idle: Idle connections kept at most; None keeps up to `max_size`.
             min_idle: Idle connections kept ready, dialled in the background, three at a time while others are in use.
             max_connecting: Dials at once at most.
-            max_waiting: Callers that may wait for a release, beyond those a dial is under way for;
-                further ones get `PoolFull`.
+            max_waiting: Callers that may wait for a release, beyond those whom a dial under way or a place being
+                freed will serve; further ones get `PoolFull`.
             acquire_timeout: How long a get may wait before `PoolTimeout`.
             connect_timeout: How long a dial may take.
             idle_timeout: After so long unused, a connection is closed, while more than `min_idle` are idle.

@@ -162,7 +162,7 @@ class BigWorld(World):
         self.new_dials = []
         self.lines, self.heard = [], []
         super().do(move)
-        assert self.heard == self.lines, "a failed dial is told of twice, or to nobody"
+        assert self.heard == self.lines, "L4: a failed dial is told of twice, or to nobody"
         assert state.alarm >= alarm or self.alarmed, "L5: the timer is not told of an earlier alarm"
         limit = state.settings.max_size
         assert limit is None or state.places <= max(limit, places), "S3: more places than max_size"

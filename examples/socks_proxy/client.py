@@ -23,7 +23,7 @@ from .certificates import client_context
 from .codes import Code
 from .effects import SessionOpened, SessionRefused
 from .listening import accept_all, listening_on
-from .liveness import CLIENT_PING_AFTER, SleepDetector, reuse_patience
+from .liveness import CLIENT_PING_AFTER, FRESH, SleepDetector
 from .packets import SUBPROTOCOL
 from .relay import GONE, Session, send_all
 from .returning import Returning, return_patience
@@ -341,11 +341,13 @@ class _ClientEnd:
         tunnel.begin(session)
         session.answer_by = now + timeout + _ANSWER_GRACE
         if tunnel.liveness.needs_ping(now):
-            effects += machine.ping(now)
-            tunnel.liveness.pinged(now, reuse_patience(machine.round_trip))
+            effects += tunnel.ask(now)
         if self._settings.fast_open:
             session.may_relay = True
             effects += session.take_unsaid(tunnel)
+        else:
+            # With early data it could not be tried again, and a server that has much of it reads no PING.
+            session.ask_at = now + FRESH
         await tunnel.say(effects)
 
     def _without_tunnel(self, session: Session, error: Exception) -> SessionRefused:

@@ -81,6 +81,7 @@ class Session:
         "address",
         "answer",
         "answer_by",
+        "ask_at",
         "committed",
         "delivered",
         "dial_scope",
@@ -113,6 +114,8 @@ class Session:
         """Client: what the server has said to OPEN if it was no success, or why there is no answer."""
         self.answer_by: float | None = None
         """Client: until when the server has to answer."""
+        self.ask_at: float | None = None
+        """Client: when to ask whether the server is there, if it has not answered and another tunnel could be tried."""
         self.on_opened: Callable[[SessionOpened], Awaitable[None]] | None = None
         """Client: tells the application, before it gets the first data."""
         self.may_relay = False
@@ -203,7 +206,7 @@ class Session:
         if self.tunnel is not None:
             self.tunnel.let_go(self)
             self.tunnel = None
-        self.answer = self.answer_by = None
+        self.answer = self.answer_by = self.ask_at = None
         self.may_relay = self.over = self.held = self._stopped = False
 
     def failed(self, code: int, text: str) -> None:

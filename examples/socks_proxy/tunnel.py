@@ -30,7 +30,7 @@ from .effects import (
     SessionRefused,
     StartDial,
 )
-from .liveness import Liveness, Verdict
+from .liveness import Liveness, Verdict, reuse_patience
 from .packets import MAX_MESSAGE, Data, Fin, Open, Packet, PacketError, PacketReader, Pong, encode
 from .relay import GONE, STALL_TIMEOUT, Session
 from .session import MAX_AGE, ClientTunnel, ServerTunnel
@@ -260,7 +260,7 @@ class Tunnel:
                 session.failed(code, text)
                 session.abort()
             case SessionOpened():
-                session.answer_by = None
+                session.answer_by = session.ask_at = None
                 if session.on_opened is not None:
                     await session.on_opened(effect)
             case SessionRefused():
@@ -363,7 +363,8 @@ class Tunnel:
             if not self._sending.locked:
                 deadlines.append(self._last_said + _HEARTBEAT)
             if not session.given_up:
-                deadlines += [session.last_active + self._idle_timeout, session.stalled_until, session.answer_by]
+                deadlines += [session.last_active + self._idle_timeout, session.stalled_until]
+                deadlines += [session.ask_at, session.answer_by]
         due = any(deadline is not None and deadline <= now for deadline in deadlines)
         silence = self.liveness.next_deadline
         return (due and not self._ticking) or (silence is not None and silence <= now)
@@ -398,7 +399,10 @@ class Tunnel:
         session = self._session
         if session is None or session.given_up:
             return
-        if session.answer_by is not None and session.answer_by <= now:
+        if session.ask_at is not None and session.ask_at <= now:
+            session.ask_at = None
+            await self.say(self.ask(now))
+        elif session.answer_by is not None and session.answer_by <= now:
             session.answer_by = None
             effects = self.machine.local_abort(session.number, Code.TIMED_OUT, "no answer", now=now)
             text = "the server did not answer"
@@ -408,6 +412,11 @@ class Tunnel:
             await session.give_up(Code.TIMED_OUT, f"it has accepted nothing for {STALL_TIMEOUT:g} s")
         elif now - session.last_active >= self._idle_timeout:
             await session.give_up(Code.IDLE_TOO_LONG, f"nothing has happened for {self._idle_timeout:g} s")
+
+    def ask(self, now: float) -> list[Effect]:
+        """A PING beside an OPEN or after it: if nothing is heard for a few round trips, the tunnel is dead."""
+        self.liveness.pinged(now, reuse_patience(self.machine.round_trip))
+        return self.machine.ping(now)
 
     async def aclose(self) -> None:
         """Close it: the pool does not need it any more."""

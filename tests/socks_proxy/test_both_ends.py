@@ -231,7 +231,7 @@ async def test_a_tunnel_that_has_fallen_silent_is_noticed_and_the_session_is_tri
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(liveness, "FRESH", -1.0)
-    monkeypatch.setattr(client_end, "reuse_patience", lambda _: 0.05)
+    monkeypatch.setattr(tunnel_module, "reuse_patience", lambda _: 0.05)
     async with both_ends(monkeypatch) as ends:
         port = await ends.listen(echo)
         async with await ends.connect(port), await ends.connect(port):

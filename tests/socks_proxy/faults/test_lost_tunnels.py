@@ -12,10 +12,11 @@ from examples.socks_proxy import relay
 from examples.socks_proxy.codes import CloseCode, Code
 from examples.socks_proxy.packets import SUBPROTOCOL, Open, PacketReader, Refused, encode
 from tests.jumping_clock import jumping_clock
+from tests.socks_proxy.ends import everything, exactly
 from tests.socks_proxy.test_order import packet_from
 from wspool.websocket import Accept, accept_websocket
 
-from .in_memory import ECHO, in_memory, taking, until
+from .in_memory import ECHO, in_memory, taking, until, until_closed
 
 anyio_backend = jumping_clock
 
@@ -87,6 +88,82 @@ async def test_an_idle_tunnel_that_has_ended_is_not_counted_for_long() -> None:
             await tunnel.aclose()
         await anyio.sleep(3)
         assert not world.client.pool.statistics().size
+
+
+async def test_a_tunnel_that_has_died_since_it_was_used_costs_a_session_six_seconds_and_no_failure() -> None:
+    """It was heard too lately for a PING beside OPEN."""
+
+    async def server(stream: Any) -> None:
+        if world.tunnels == 2:
+            await world.server.handle(stream)
+            return
+        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
+        reader = PacketReader()
+        while not isinstance(await packet_from(websocket, reader), Open):
+            pass
+        await websocket.send(encode(Refused(1, Code.CONNECTION_REFUSED)))
+        await until_closed(stream)
+
+    async with in_memory() as world:
+        world.serve = server
+        stream, code = await world.ask(80)
+        assert code == Code.CONNECTION_REFUSED
+        await stream.aclose()
+        await until(lambda: world.client.pool.statistics().idle)
+        with taking(6, give_or_take=0.5):
+            stream = await world.connect(ECHO)
+        await stream.send(b"x")
+        assert await stream.receive() == b"x"
+        await stream.aclose()
+        assert world.tunnels == 2
+
+
+async def test_what_a_destination_does_not_take_keeps_no_other_session_waiting_and_is_not_lost() -> None:
+    """It has said its end, and so has the application: the tunnel is idle, with all of that on its way."""
+    said = b"much that nobody reads yet" * 4_000
+    reading, taken = anyio.Event(), bytearray()
+
+    async def destination(stream: Any) -> None:
+        async with stream:
+            await stream.send_eof()
+            await reading.wait()
+            taken.extend(await everything(stream))
+
+    async with in_memory() as world:
+        world.destinations[80] = destination
+        async with await world.connect(80) as stream:
+            assert await everything(stream) == b""
+            await stream.send(said)
+        await until(lambda: world.client.pool.statistics().idle)
+        with taking(6, give_or_take=0.5):
+            stream = await world.connect(ECHO)
+        await stream.aclose()
+        assert world.tunnels == 2
+        reading.set()
+        await until(lambda: len(taken) == len(said))
+        assert taken == said
+
+
+@pytest.mark.parametrize("fast_open", [False, True], ids=["strict", "fast open"])
+async def test_a_server_that_dials_for_long_is_not_taken_for_dead(fast_open: bool) -> None:
+    """Even if it does not read: what comes early is more than it keeps."""
+    early = bytes(200_000)
+
+    async def dial_slowly(addresses: Any) -> Any:
+        await anyio.sleep(9)
+        return await dial(addresses)
+
+    async with in_memory(client={"fast_open": fast_open}) as world:
+        dial = world.connect_any
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("examples.socks_proxy.dial.connect_any", dial_slowly)
+            async with anyio.create_task_group() as tasks:
+                with taking(9, give_or_take=0.5):
+                    stream = await world.connect(ECHO)
+                    tasks.start_soon(stream.send, early)
+                    assert await exactly(stream, len(early)) == early
+            await stream.aclose()
+        assert world.tunnels == 1
 
 
 async def test_after_the_machine_was_asleep_every_idle_tunnel_is_suspect() -> None:

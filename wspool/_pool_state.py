@@ -854,6 +854,11 @@ class PoolState(Generic[T]):
         if when < self.alarm:
             self._set_alarm(when)
 
+    def _rearm(self) -> None:
+        """Set the timer to what comes next, be it later than before."""
+        self._stamp = -NEVER
+        self._set_alarm(self._next_deadline())
+
     def _set_alarm(self, when: float) -> None:
         self.alarm = when
         self.effects.append((ALARM, None))
@@ -861,8 +866,7 @@ class PoolState(Generic[T]):
     def _rest(self) -> None:
         """Disarm the timer of a pool in which there is nothing left to expire."""
         if self.places == self._taken and not self.queue.waiting and self.alarm != NEVER:
-            self._stamp = -NEVER
-            self._set_alarm(self._next_deadline())
+            self._rearm()
 
     def expire(self, now: float) -> None:
         """Time has come to `now`: end whatever is overdue, and set the alarm anew. Harmless at any time."""
@@ -876,8 +880,7 @@ class PoolState(Generic[T]):
         if self.alarm <= now:
             self._expire_idle(now)
         self._rebalance(now)
-        self._stamp = -NEVER
-        self._set_alarm(self._next_deadline())
+        self._rearm()
 
     def _expire_job(self, job: Job[T], now: float) -> None:
         if job.kind is not CONNECT:
@@ -967,7 +970,7 @@ class PoolState(Generic[T]):
         for entry in reversed(kept):
             self.entries.push(entry)
         self._rebalance(now)
-        self._set_alarm(self._next_deadline())
+        self._rearm()
 
     def begin_closing(self, now: float, grace: float) -> None:
         """Hand out nothing any more; holders have `grace` seconds. Called again, it can only hasten."""
@@ -981,7 +984,7 @@ class PoolState(Generic[T]):
             for job in list(self.jobs):
                 if job.kind is not CLOSE:
                     self._cancel_job(job, DialEnd.POOL_CLOSED if job.kind is CONNECT else CloseReason.POOL_CLOSED)
-        self._set_alarm(self._next_deadline())
+        self._rearm()
 
     def _refuse_all(self, now: float) -> None:
         """Every waiter fails, also one that has a connection to collect."""

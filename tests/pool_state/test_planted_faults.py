@@ -89,7 +89,7 @@ FAULTS = [  # one a line, as a table
     Fault("min_idle is forgotten", PoolState, "warm_up", "self._rebalance(now)", "pass", "min_idle"),
     Fault("a deadline is missed", PoolState, "expire", "_acquire_timeout <= now", "_acquire_timeout < now", "time"),
     Fault("the timer is not set", PoolState, "_begin", "self._arm(job.deadline)", "pass", "time"),
-    Fault("the timer is not set anew", PoolState, "expire", "self._set_alarm(self._next_deadline())", "pass", "time"),
+    Fault("the timer is not set anew", PoolState, "expire", "self._rearm()", "pass", "time"),
 ]
 
 

@@ -32,8 +32,8 @@ STALL_TIMEOUT = 300.0
 # for a dozen turns of the others, and so much takes a whole one.
 _BULK = 2 * MAX_DATA_SENT
 _CALM = 0.1
-# A close with pending data thrown away, and a RST: l_onoff 1, l_linger 0.
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+# SO_LINGER, as l_onoff and l_linger: a close throws away pending data, and is a RST; or it is an end after all of it.
+_RESET_ON_CLOSE, _END_ON_CLOSE = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
 
 
 class _Newest:
@@ -48,10 +48,11 @@ class _Newest:
 _newest = _Newest()
 
 
-def reset_on_close(stream: TCPStream) -> None:
-    """Whenever it is closed, let the far end see a reset."""
+def reset_on_close(stream: TCPStream, *, off: bool = False) -> None:
+    """When it is closed, by this process or at its death, let the far end see a reset; or no longer."""
     try:
-        stream.raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        linger = _END_ON_CLOSE if off else _RESET_ON_CLOSE
+        stream.raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     except OSError:
         pass  # it is closed already
 
@@ -105,8 +106,10 @@ class Session:
         self.record = record
         self._gone = gone
         """What it means when the local side goes away."""
-        self.local = local
+        self.local: TCPStream | None = None
         """The application's connection, or that to the destination, once there is one."""
+        if local is not None:
+            self.join(local)
         self.tunnel: Tunnel | None = None
         self.number = 0
         """Its number on its tunnel."""
@@ -151,6 +154,11 @@ class Session:
         """The most that is read of the local side at once."""
         self._stopped = False
         self._deliveries = WriteLock()
+
+    def join(self, local: TCPStream) -> None:
+        """This is its local side. Until it is concluded, nobody takes a close for the end of what was to be said."""
+        self.local = local
+        reset_on_close(local)
 
     # --- what becomes of it -----------------------------------------------------------------------------
 
@@ -217,8 +225,8 @@ class Session:
         """Write the line of the log: whatever came of it is known. What is not over is cut off: the proxy ends."""
         if not self.over:
             self.failed(Code.CANCELLED, "the proxy ends")
-            if self.local is not None:
-                reset_on_close(self.local)
+        elif self.local is not None:
+            reset_on_close(self.local, off=True)
         record = self.record
         bytes_each_way = self.said, self.delivered
         record.bytes_up, record.bytes_down = bytes_each_way if record.role == "client" else bytes_each_way[::-1]
@@ -273,7 +281,6 @@ class Session:
     def abort(self) -> None:
         """Reset the local side: its application must not take what it has got for all there is."""
         if self.local is not None:
-            reset_on_close(self.local)
             self.local.close()
 
     # --- from the local side to the tunnel --------------------------------------------------------------

@@ -29,7 +29,7 @@ from .front import Front
 from .listening import accept_all, listening_on
 from .liveness import SERVER_PING_AFTER
 from .packets import Open
-from .relay import GONE, Session, reset_on_close
+from .relay import GONE, Session
 from .session import ServerTunnel
 from .session_log import SessionRecord
 from .sweeper import Sweeper
@@ -238,7 +238,7 @@ class _ServerEnd:
             timeout = min(settings.dial_timeout, timeout or settings.dial_timeout)
             with anyio.move_on_after(timeout) as session.dial_scope:
                 if tunnel.runs(session):  # else it was cancelled before this task began
-                    session.local = await dial(session.address, settings.policy, lookup_timeout=settings.lookup_timeout)
+                    session.join(await dial(session.address, settings.policy, lookup_timeout=settings.lookup_timeout))
             if session.local is None and session.dial_scope.deadline <= anyio.current_time():
                 raise DialFailed(Code.TIMED_OUT, f"no address of {session.address.host} answered within {timeout:g} s")
         except DialFailed as error:
@@ -256,5 +256,5 @@ class _ServerEnd:
         if tunnel.runs(session):
             return effects
         session.failed(Code.CANCELLED, "the client went away")
-        reset_on_close(session.local)
+        session.abort()
         return []

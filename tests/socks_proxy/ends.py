@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
-from anyio.abc import SocketAttribute, TaskGroup
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 
 from examples.socks_proxy import client as client_end, server as server_end
 from examples.socks_proxy.client import run_client
@@ -162,7 +162,7 @@ async def echo(stream: TCPStream) -> None:
             pass
 
 
-def reset(stream: TCPStream) -> None:
+def reset(stream: ByteStream) -> None:
     """Have the far end see a reset when this one is closed."""
     raw = stream.extra(SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -268,8 +268,12 @@ class Talker:
         """A session begins beside this one at the time with that number."""
         self.now = 1000.0
         self.asked: list[int] = []
+        self.raw_socket = self
         self._times = times
         self._joined_at = joined_at
+
+    def setsockopt(self, *_: object) -> None:
+        pass
 
     def monotonic(self) -> float:
         return self.now

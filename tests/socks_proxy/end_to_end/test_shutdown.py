@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 
 import anyio
+import pytest
 from anyio import EndOfStream
 
 from examples.socks_proxy.codes import CloseCode, Code
@@ -162,6 +163,31 @@ def test_a_second_signal_does_not_wait_for_sessions(launcher: Launcher, origin: 
         assert server.wait() == 128 + signal.SIGINT
         # The application hears that this was not the whole answer.
         assert all(ends_early(stream) for stream in load.streams)
+
+
+@pytest.mark.parametrize("ending", ["kill", "second signal"])
+@pytest.mark.parametrize("end", ["server", "client"])
+def test_who_is_killed_cuts_its_sessions_off_and_ends_none(launcher: Launcher, end: str, ending: str) -> None:
+    """The kernel closes its connections: nobody takes that for the end of what was to be said."""
+    server, url = launcher.server("--allow-private", "--grace", "100000")
+    client, proxy = launcher.client(url, "--grace", "100000")
+    victim = {"server": server, "client": client}[end]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with raw_socks.connect(proxy, *listener.getsockname()) as stream, listener.accept()[0] as destination:
+            for side in (stream, destination):
+                side.settimeout(LIMIT)
+                side.sendall(b"a half")
+            for side in (stream, destination):
+                assert raw_socks.receive_exactly(side, 6) == b"a half"
+            if ending == "kill":
+                victim.kill()
+            else:
+                victim.signal(signal.SIGTERM)
+                wait_until_closed(port_of(url) if end == "server" else proxy)
+                victim.signal(signal.SIGTERM)
+            assert victim.wait() == (-signal.SIGKILL if ending == "kill" else 128 + signal.SIGTERM)
+            assert ends_early(stream)
+            assert ends_early(destination)
 
 
 def ends_early(stream: socket.socket) -> bool:

@@ -7,7 +7,9 @@ waits, all that was said has arrived.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -112,9 +114,10 @@ class Link(ByteStream):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return {SocketAttribute.raw_socket: lambda: self}
 
-    def setsockopt(self, *_: object) -> None:
-        """Only SO_LINGER is ever set, for a reset."""
-        self._reset = True
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        """Whether a close is a reset."""
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER)
+        self._reset = value == struct.pack("ii", 1, 0)
 
     def getsockname(self) -> tuple[str, int]:
         return "127.0.0.1", 1

@@ -694,7 +694,7 @@ class Applications:
                 case "application ends":
                     await self.streams[-1].send_eof()
                 case "application goes":
-                    self.streams[-1].setsockopt()
+                    reset(self.streams[-1])
                     await self.streams[-1].aclose()
                 case _:
                     self.streams.append(self.world.application())

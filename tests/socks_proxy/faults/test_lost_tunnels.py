@@ -162,7 +162,7 @@ async def test_a_server_that_dials_for_long_is_not_taken_for_dead(fast_open: boo
                     stream = await world.connect(ECHO)
                     tasks.start_soon(stream.send, early)
                     assert await exactly(stream, len(early)) == early
-            await stream.aclose()
+                await stream.aclose()
         assert world.tunnels == 1
 
 

@@ -19,7 +19,7 @@ from anyio import BrokenResourceError, ClosedResourceError
 from examples.socks_proxy import relay
 from examples.socks_proxy.packets import MAX_DATA_SENT
 from tests.jumping_clock import jumping_clock
-from tests.socks_proxy.ends import exactly
+from tests.socks_proxy.ends import exactly, reset
 from wspool.testing import settle
 from wspool.websocket._connection import READ_SIZE
 
@@ -145,7 +145,7 @@ async def test_an_application_that_goes_away_in_its_upload_leaves_nothing_though
         sides = Sides(world, upload=True)
         [stream] = await sides.begin(1)
         with taking(stall_timeout, give_or_take=2):
-            stream.setsockopt()
+            reset(stream)
             await stream.aclose()
             await settle()
             assert sides.floods[0].written <= BOUND

@@ -26,6 +26,8 @@ _PATIENCE = 150.0
 _SETTLING = 75.0
 # After such a silence, OPEN has a PING with it.
 _STALE = 6.0
+# So that a dead tunnel is noticed within a second, two looks at the clock, and a session of some round trips.
+_NOTICED = 6.0
 _GONE = (BrokenResourceError, ClosedResourceError, EndOfStream, OSError)
 
 _V4, _V6 = "10.1.0.1", "fd01::1"
@@ -227,7 +229,10 @@ class World:
         if not self.plan.fast_open:  # there, nothing can be tried again when the application has said something
             self.network.forget("tunnel")
             await anyio.sleep(_STALE)
+            began = self.network.now()
             await self._succeed(902)
+            took = self.network.now() - began
+            self.oracle.blame_if(took > _NOTICED, f"after all the trouble, a dead tunnel was noticed after {took} s")
 
     async def _succeed(self, number: int) -> None:
         case = await self.visit(replace(_PROBE, number=number))

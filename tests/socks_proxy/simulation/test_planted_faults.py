@@ -51,7 +51,8 @@ FAULTS = [
         "(lambda it: setattr(Session, 'it', self.local) or it)(getattr(Session, 'it', self.local)).send_nowait",
         "has not said",
     ),
-    Fault("a cut is told as an end", Session, "abort", "reset_on_close(self.local)", "pass", "hears a clean end"),
+    Fault("a cut is told as an end", Session, "join", "reset_on_close(local)", "pass", "hears a clean end"),
+    Fault("an end is told as a cut", Session, "conclude", "self.local is not None", "False", "has failed"),
     Fault("an end is not told", _Tunnel, "_receive_fin", "self._effects.append", "list", "has failed"),
     Fault("an end ends both directions", Session, "end", "send_eof_nowait()", "close()", "has failed"),
     Fault(

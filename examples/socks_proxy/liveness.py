@@ -34,8 +34,11 @@ class Verdict(Enum):
 
 
 def reuse_patience(round_trip: float) -> float:
-    """How long to wait for a byte after OPEN and PING on a tunnel that was idle: the dial may take longer."""
-    return max(1.0, 4 * round_trip + 0.25)
+    """How long to wait for a byte after OPEN and PING on a tunnel that was idle: the dial may take longer.
+
+    But no longer than leaves a session the time for another try, if the round trip was measured in a stall.
+    """
+    return min(max(1.0, 4 * round_trip + 0.25), 5.0)
 
 
 class Liveness:

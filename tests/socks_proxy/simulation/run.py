@@ -26,8 +26,8 @@ _PATIENCE = 150.0
 _SETTLING = 75.0
 # After such a silence, OPEN has a PING with it.
 _STALE = 6.0
-# So that a dead tunnel is noticed within a second, two looks at the clock, and a session of some round trips.
-_NOTICED = 6.0
+# So that a dead tunnel is noticed within 5 s at most, two looks at the clock, and a session of some round trips.
+_NOTICED = 8.0
 _GONE = (BrokenResourceError, ClosedResourceError, EndOfStream, OSError)
 
 _V4, _V6 = "10.1.0.1", "fd01::1"

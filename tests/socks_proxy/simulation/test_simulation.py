@@ -22,7 +22,7 @@ def test_whatever_the_network_does_the_promises_hold(first: int) -> None:
         simulate(seed)
 
 
-@pytest.mark.parametrize("seed", [10632, 34446])
+@pytest.mark.parametrize("seed", [10632, 34446, 70223])
 def test_what_once_went_wrong_does_so_no_more(seed: int) -> None:
     simulate(seed)
 

@@ -1,4 +1,4 @@
-"""For tests that need several callers at once: each gets a connection in a task of its own."""
+"""What tests of a pool share: several callers at once, each in a task of its own; one use; an observer of ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from wspool import Pool, Pooled
+from wspool import CloseReason, ConnectionClosed, DialEnd, DialFailed, Pool, Pooled, PoolEvent
 from wspool.testing import FakeConnection
 
 ASYNCIO_ONLY = pytest.mark.parametrize("anyio_backend", [pytest.param(("asyncio", {"debug": True}), id="asyncio")])
@@ -53,3 +53,25 @@ class Caller:
     def release(self) -> None:
         assert self.handle is not None, self.error
         self.handle.release()
+
+
+async def use(pool: Pool[FakeConnection]) -> FakeConnection:
+    async with pool.get() as connection:
+        connection.use("a test")
+        connection.leave()
+    return connection
+
+
+class Ends:
+    """An observer that keeps how connections and dials ended."""
+
+    def __init__(self) -> None:
+        self.seen: list[ConnectionClosed | DialFailed] = []
+
+    def __call__(self, event: PoolEvent) -> None:
+        if isinstance(event, ConnectionClosed | DialFailed):
+            self.seen.append(event)
+
+    @property
+    def reasons(self) -> list[CloseReason | DialEnd]:
+        return [event.reason for event in self.seen]

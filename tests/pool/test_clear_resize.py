@@ -8,28 +8,11 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
-from wspool import CloseReason, ConnectionClosed, DialEnd, DialFailed, Pool, PoolEvent, PoolMisuse, PoolTimeout
+from tests.pool.caller import Caller, Ends, use
+from wspool import CloseReason, DialEnd, Pool, PoolMisuse, PoolTimeout
 from wspool.testing import FakeConnection, FakeConnector, Fault, ManualClock, check_invariants, prove_capacity, settle
 
 HOOKS: dict[str, Any] = {"validate": FakeConnection.validate, "reset": FakeConnection.reset}
-
-
-class Ends:
-    """An observer that keeps why connections and dials ended."""
-
-    def __init__(self) -> None:
-        self.reasons: list[CloseReason | DialEnd] = []
-
-    def __call__(self, event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed | DialFailed):
-            self.reasons.append(event.reason)
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
 
 
 # --- clear --------------------------------------------------------------------------------------

@@ -9,15 +9,9 @@ import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from tests.pool.caller import ASYNCIO_ONLY, Caller
+from tests.pool.caller import ASYNCIO_ONLY, Caller, use
 from wspool import Pool, PoolClosed, PoolMisuse
 from wspool.testing import FakeConnection, FakeConnector, Fault, ManualClock, check_invariants, prove_capacity, settle
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
 
 
 class Closing:

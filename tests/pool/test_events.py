@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
+from tests.pool.caller import Caller, use
 from wspool import (
     CloseReason,
     ConnectionAcquired,
@@ -48,12 +48,6 @@ class Recorder:
 
     def failures(self) -> list[DialEnd]:
         return [event.reason for event in self.events if isinstance(event, DialFailed)]
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
 
 
 async def test_the_life_of_a_connection_is_told_in_order_with_its_times() -> None:

@@ -10,23 +10,12 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
-from wspool import DialEnd, DialFailed, Pool, PoolEvent, PoolTimeout
+from tests.pool.caller import Caller, Ends
+from wspool import DialEnd, Pool, PoolTimeout
 from wspool._explain import describe
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
 
 TOO_SLOW = r"connect did not finish within 10 s \(connect_timeout\)"
-
-
-class Failures:
-    """An observer that keeps how dials failed."""
-
-    def __init__(self) -> None:
-        self.seen: list[DialFailed] = []
-
-    def __call__(self, event: PoolEvent) -> None:
-        if isinstance(event, DialFailed):
-            self.seen.append(event)
 
 
 def last_error(pool: Pool[Any]) -> BaseException:
@@ -53,13 +42,13 @@ def refusing(why: str) -> Callable[[], FakeConnection]:
 
 
 async def test_a_dial_that_took_too_long_is_told_though_nobody_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
-    clock, failures = ManualClock(), Failures()
-    async with Pool(FakeConnector(), min_idle=1, on_event=failures, name="toys", clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector(), min_idle=1, on_event=ends, name="toys", clock=clock) as pool:
         await clock.advance(10)
         error = last_error(pool)
         with pytest.raises(TimeoutError, match=f"^{TOO_SLOW}$"):
             raise error
-        assert [(event.reason, event.error) for event in failures.seen] == [(DialEnd.TIMEOUT, error)]
+        assert [(event.reason, event.error) for event in ends.seen] == [(DialEnd.TIMEOUT, error)]
         assert lines(caplog) == [
             "WARNING toys: connect failed in the background: connect did not finish within 10 s (connect_timeout); "
             "the same again is logged at level DEBUG"
@@ -111,7 +100,7 @@ async def test_a_caller_whose_own_time_ends_with_that_of_its_dial_is_told_why(ca
 
 
 async def test_what_connect_raises_when_its_time_is_over_is_the_cause() -> None:
-    clock, failures, better = ManualClock(), Failures(), ConnectionError("no answer to the client hello")
+    clock, ends, better = ManualClock(), Ends(), ConnectionError("no answer to the client hello")
 
     async def connect() -> FakeConnection:
         try:
@@ -121,7 +110,7 @@ async def test_what_connect_raises_when_its_time_is_over_is_the_cause() -> None:
         raise AssertionError
 
     async with (
-        Pool(connect, on_event=failures, clock=clock) as pool,
+        Pool(connect, on_event=ends, clock=clock) as pool,
         anyio.create_task_group() as tasks,
     ):
         caller = Caller(tasks, pool)
@@ -130,19 +119,19 @@ async def test_what_connect_raises_when_its_time_is_over_is_the_cause() -> None:
         error = last_error(pool)
         assert caller.error.__cause__ is error
         assert error.__cause__ is better
-        assert [event.error for event in failures.seen] == [error]
+        assert [event.error for event in ends.seen] == [error]
         assert pool.statistics().dials_failed == 1
         check_invariants(pool)
 
 
 async def test_a_dial_that_reaches_its_limit_within_its_grace_took_too_long(caplog: pytest.LogCaptureFixture) -> None:
     """Its caller had less time than it, and cannot be told any more."""
-    clock, failures = ManualClock(), Failures()
-    async with Pool(FakeConnector(), acquire_timeout=8, on_event=failures, clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector(), acquire_timeout=8, on_event=ends, clock=clock) as pool:
         async with anyio.create_task_group() as tasks:
             Caller(tasks, pool)
             await clock.advance(10)
-        assert [event.reason for event in failures.seen] == [DialEnd.TIMEOUT]
+        assert [event.reason for event in ends.seen] == [DialEnd.TIMEOUT]
         assert "connect did not finish within 10 s (connect_timeout)" in caplog.text
         figures = pool.statistics()
         assert (figures.dials_failed, figures.dials_abandoned) == (1, 0)

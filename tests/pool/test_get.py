@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.pool.caller import ASYNCIO_ONLY, Caller
+from tests.pool.caller import ASYNCIO_ONLY, Caller, use
 from wspool import Pool
 from wspool.testing import FakeConnection, FakeConnector, check_invariants, prove_capacity, settle
 
@@ -95,12 +95,6 @@ async def test_a_spare_plain_connection_serves_the_next() -> None:
 
 
 # --- cancellation --------------------------------------------------------------------------------
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
 
 
 async def test_a_loop_of_hits_starves_nobody() -> None:

@@ -13,14 +13,12 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
+from tests.pool.caller import Caller, Ends
 from wspool import (
     CloseReason,
-    ConnectionClosed,
     Pool,
     PoolClosed,
     Pooled,
-    PoolEvent,
     PoolMisuse,
 )
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, prove_capacity, settle
@@ -127,20 +125,15 @@ async def test_a_release_inside_its_own_block_is_enough() -> None:
 
 
 async def test_a_discarded_connection_is_closed_and_its_place_goes_to_who_waits() -> None:
-    seen: list[CloseReason] = []
-
-    def observe(event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed):
-            seen.append(event.reason)
-
-    async with new_pool(max_size=1, on_event=observe) as pool, anyio.create_task_group() as tasks:
+    ends = Ends()
+    async with new_pool(max_size=1, on_event=ends) as pool, anyio.create_task_group() as tasks:
         handle = await pool.get()
         caller = Caller(tasks, pool)
         await settle()
         handle.discard()
         await settle()
         assert caller.connection.number == 2
-        assert seen == [CloseReason.DISCARDED]
+        assert ends.reasons == [CloseReason.DISCARDED]
         caller.release()
 
 
@@ -431,21 +424,15 @@ async def forget(pool: Pool[FakeConnection]) -> None:
 
 
 async def test_a_forgotten_handle_warns_and_its_place_is_recovered() -> None:
-    reasons: list[CloseReason] = []
-
-    def observe(event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed):
-            reasons.append(event.reason)
-
-    connector = FakeConnector.always()
-    async with Pool(connector, max_size=1, on_event=observe, name="toys") as pool:
+    connector, ends = FakeConnector.always(), Ends()
+    async with Pool(connector, max_size=1, on_event=ends, name="toys") as pool:
         with pytest.warns(
             ResourceWarning,
             match=r"<Pooled of toys: <FakeConnection 1, alive>> was never released.*trace_holders=True",
         ):
             await forget(pool)
         await settle()
-        assert reasons == [CloseReason.FORGOTTEN]
+        assert ends.reasons == [CloseReason.FORGOTTEN]
         assert connector.connections[0].closes == 1
         check_invariants(pool)
         await prove_capacity(pool, 1)

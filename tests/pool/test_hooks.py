@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import ASYNCIO_ONLY, Caller
+from tests.pool.caller import ASYNCIO_ONLY, Caller, Ends, use
 from wspool import (
     CloseReason,
     ConnectionClosed,
@@ -33,28 +33,6 @@ class Interrupt(BaseException):
     """As KeyboardInterrupt, which asyncio would not let a test see."""
 
 
-class Closings:
-    """An observer that keeps how connections ended."""
-
-    def __init__(self) -> None:
-        self.seen: list[ConnectionClosed] = []
-
-    def __call__(self, event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed):
-            self.seen.append(event)
-
-    @property
-    def reasons(self) -> list[CloseReason]:
-        return [event.reason for event in self.seen]
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        connection.use("a test")
-        connection.leave()
-    return connection
-
-
 def make_raise(connection: Any, error: BaseException) -> None:
     connection.alive = error
 
@@ -63,13 +41,13 @@ def make_raise(connection: Any, error: BaseException) -> None:
 
 
 async def test_a_connection_that_died_in_use_is_closed_and_not_handed_out_again() -> None:
-    closings = Closings()
-    async with Pool(FakeConnector.always(), on_event=closings) as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), on_event=ends) as pool:
         async with pool.get() as first:
             first.die()
         assert await use(pool) is not first
         await settle()
-        assert closings.reasons == [CloseReason.NOT_REUSABLE]
+        assert ends.reasons == [CloseReason.NOT_REUSABLE]
         assert first.closes == 1
         check_invariants(pool)
 
@@ -96,15 +74,15 @@ async def test_dead_idle_connections_are_passed_over_until_a_living_one() -> Non
 
 
 async def test_an_is_reusable_that_raises_counts_as_no_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    closings = Closings()
-    async with Pool(FakeConnector.always(), on_event=closings, name="toys") as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), on_event=ends, name="toys") as pool:
         handle = await pool.get()
         error = ValueError("cannot tell")
         make_raise(handle.connection, error)
         with caplog.at_level(logging.WARNING, "wspool"):
             handle.release()
         await settle()
-        assert [(event.reason, event.error) for event in closings.seen] == [(CloseReason.NOT_REUSABLE, error)]
+        assert [(event.reason, event.error) for event in ends.seen] == [(CloseReason.NOT_REUSABLE, error)]
         assert pool.statistics().hook_errors == 1
     (record,) = caplog.records
     assert "toys" in record.getMessage()
@@ -113,14 +91,14 @@ async def test_an_is_reusable_that_raises_counts_as_no_and_is_logged(caplog: pyt
 
 async def test_an_is_reusable_that_asks_a_cancelled_task_counts_as_no_and_cancels_nobody() -> None:
     """As `Task.exception()` of a reader's task raises when that was cancelled."""
-    closings = Closings()
-    async with Pool(FakeConnector.always(), on_event=closings) as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), on_event=ends) as pool:
         handle = await pool.get()
         error = asyncio.CancelledError()
         make_raise(handle.connection, error)
         handle.release()
         await settle()
-        assert [(event.reason, event.error) for event in closings.seen] == [(CloseReason.NOT_REUSABLE, error)]
+        assert [(event.reason, event.error) for event in ends.seen] == [(CloseReason.NOT_REUSABLE, error)]
 
 
 async def test_a_new_connection_whose_is_reusable_asks_a_cancelled_task_cancels_nobody() -> None:
@@ -246,9 +224,9 @@ async def test_a_validate_that_returns_none_says_yes() -> None:
 
 @pytest.mark.parametrize("verdict", [False, OSError("no answer"), Fault.HANG], ids=["false", "raises", "hangs"])
 async def test_a_caller_whose_connection_proves_invalid_is_served_by_a_dial(verdict: Any) -> None:
-    clock, closings, connector = ManualClock(), Closings(), FakeConnector.always()
+    clock, ends, connector = ManualClock(), Ends(), FakeConnector.always()
     async with (
-        Pool(connector, max_size=1, validate=FakeConnection.validate, on_event=closings, clock=clock) as pool,
+        Pool(connector, max_size=1, validate=FakeConnection.validate, on_event=ends, clock=clock) as pool,
         anyio.create_task_group() as tasks,
     ):
         first = await use(pool)
@@ -263,7 +241,7 @@ async def test_a_caller_whose_connection_proves_invalid_is_served_by_a_dial(verd
             assert caller.waits
             await clock.advance(0.1)
         assert caller.connection.number == 2
-        assert closings.reasons == [CloseReason.INVALID]
+        assert ends.reasons == [CloseReason.INVALID]
         assert first.closes == 1
         assert pool.statistics().hook_errors == (verdict is not False)
         check_invariants(pool)
@@ -295,13 +273,13 @@ async def test_without_a_validate_interval_nothing_is_validated_in_the_backgroun
 
 
 async def test_a_connection_that_fails_its_background_check_is_closed() -> None:
-    clock, closings = ManualClock(), Closings()
-    async with Pool(FakeConnector.always(), validate=FakeConnection.validate, on_event=closings, clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), validate=FakeConnection.validate, on_event=ends, clock=clock) as pool:
         connection = await use(pool)
         connection.on_validate = False
         await clock.advance(30.0)
         assert connection.closes == 1
-        assert closings.reasons == [CloseReason.INVALID]
+        assert ends.reasons == [CloseReason.INVALID]
         assert pool.statistics().size == 0
 
 
@@ -310,11 +288,11 @@ async def test_a_connection_that_died_during_its_check_is_closed_although_the_ch
         connection.die()
         return True
 
-    clock, closings = ManualClock(), Closings()
-    async with Pool(FakeConnector.always(), validate=validate, on_event=closings, clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), validate=validate, on_event=ends, clock=clock) as pool:
         await use(pool)
         await clock.advance(30.0)
-        assert closings.reasons == [CloseReason.NOT_REUSABLE]
+        assert ends.reasons == [CloseReason.NOT_REUSABLE]
 
 
 async def test_a_caller_waits_for_a_check_under_way_instead_of_dialling() -> None:
@@ -338,14 +316,14 @@ async def test_a_caller_waits_for_a_check_under_way_instead_of_dialling() -> Non
 
 
 async def test_a_check_is_no_use_so_that_idle_timeout_comes_all_the_same() -> None:
-    clock, closings = ManualClock(), Closings()
+    clock, ends = ManualClock(), Ends()
     async with Pool(
-        FakeConnector.always(), validate=FakeConnection.validate, idle_timeout=100, on_event=closings, clock=clock
+        FakeConnector.always(), validate=FakeConnection.validate, idle_timeout=100, on_event=ends, clock=clock
     ) as pool:
         connection = await use(pool)
         await clock.advance(100.0)
         assert connection.validations == 3
-        assert closings.reasons == [CloseReason.IDLE]
+        assert ends.reasons == [CloseReason.IDLE]
 
 
 async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_below_them() -> None:
@@ -372,14 +350,14 @@ async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_belo
 
 async def test_one_that_comes_back_from_a_check_as_the_oldest_expires_in_time() -> None:
     """While it was being checked, the timer was set without it."""
-    clock, closings, go_on = ManualClock(), Closings(), anyio.Event()
+    clock, ends, go_on = ManualClock(), Ends(), anyio.Event()
 
     async def validate(connection: FakeConnection) -> None:
         if connection.number == 1:
             await go_on.wait()
 
     settings: dict[str, Any] = {"idle_timeout": 32, "validate_timeout": 20}
-    async with Pool(FakeConnector.always(), validate=validate, on_event=closings, clock=clock, **settings) as pool:
+    async with Pool(FakeConnector.always(), validate=validate, on_event=ends, clock=clock, **settings) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(29.5)
@@ -388,7 +366,7 @@ async def test_one_that_comes_back_from_a_check_as_the_oldest_expires_in_time() 
         assert pool.statistics().validating == 1
         go_on.set()
         await clock.advance(2)
-        assert closings.reasons == [CloseReason.IDLE]
+        assert ends.reasons == [CloseReason.IDLE]
 
 
 async def test_a_check_that_ends_beside_older_idle_connections_puts_its_own_on_top() -> None:
@@ -420,15 +398,15 @@ async def test_a_background_check_over_max_idle_closes_its_connection() -> None:
         if connection.number == 1:
             await go_on.wait()
 
-    closings = Closings()
-    async with Pool(FakeConnector.always(), validate=validate, max_idle=1, on_event=closings, clock=clock) as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), validate=validate, max_idle=1, on_event=ends, clock=clock) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(30.0)
         new.release()
         go_on.set()
         await settle()
-        assert closings.reasons == [CloseReason.SURPLUS]
+        assert ends.reasons == [CloseReason.SURPLUS]
         check_invariants(pool)
 
 
@@ -459,9 +437,9 @@ async def test_a_released_connection_is_reset_before_its_next_user_gets_it() -> 
 
 @pytest.mark.parametrize("fault", [OSError("broken"), Fault.HANG], ids=["raises", "hangs"])
 async def test_a_connection_whose_reset_fails_is_closed_and_its_place_moves_on(fault: Any) -> None:
-    clock, closings = ManualClock(), Closings()
+    clock, ends = ManualClock(), Ends()
     async with (
-        Pool(FakeConnector.always(), max_size=1, reset=FakeConnection.reset, on_event=closings, clock=clock) as pool,
+        Pool(FakeConnector.always(), max_size=1, reset=FakeConnection.reset, on_event=ends, clock=clock) as pool,
         anyio.create_task_group() as tasks,
     ):
         handle = await pool.get()
@@ -475,8 +453,8 @@ async def test_a_connection_whose_reset_fails_is_closed_and_its_place_moves_on(f
             assert pool.statistics().resetting == 1
             await clock.advance(5.0)
         assert caller.connection.number == 2
-        assert closings.reasons == [CloseReason.RESET_FAILED]
-        assert closings.seen[0].error is (None if fault is Fault.HANG else fault)
+        assert ends.reasons == [CloseReason.RESET_FAILED]
+        assert ends.seen[0].error is (None if fault is Fault.HANG else fault)
         assert pool.statistics().hook_errors == 1
         first.on_reset = None
         caller.release()
@@ -486,11 +464,11 @@ async def test_a_connection_that_died_during_its_reset_is_closed() -> None:
     async def reset(connection: FakeConnection) -> None:
         connection.die()
 
-    closings = Closings()
-    async with Pool(FakeConnector.always(), reset=reset, on_event=closings) as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), reset=reset, on_event=ends) as pool:
         await use(pool)
         await settle()
-        assert closings.reasons == [CloseReason.NOT_REUSABLE]
+        assert ends.reasons == [CloseReason.NOT_REUSABLE]
 
 
 async def test_a_connection_that_died_in_use_is_not_reset() -> None:
@@ -568,21 +546,21 @@ async def test_a_connection_without_any_close_is_just_dropped() -> None:
 
 
 async def test_a_close_that_raises_is_logged_and_frees_its_place(caplog: pytest.LogCaptureFixture) -> None:
-    closings, error = Closings(), OSError("already gone")
-    async with Pool(FakeConnector.always(), max_size=1, on_event=closings) as pool:
+    ends, error = Ends(), OSError("already gone")
+    async with Pool(FakeConnector.always(), max_size=1, on_event=ends) as pool:
         handle = await pool.get()
         handle.connection.on_close = error
         handle.discard()
         await prove_capacity(pool, 1)
-        assert [(event.reason, event.error) for event in closings.seen] == [(CloseReason.DISCARDED, error)]
+        assert [(event.reason, event.error) for event in ends.seen] == [(CloseReason.DISCARDED, error)]
         assert pool.statistics().hook_errors == 1
     assert "already gone" in caplog.text
 
 
 async def test_a_close_that_hangs_keeps_its_place_until_close_timeout() -> None:
-    clock, closings = ManualClock(), Closings()
+    clock, ends = ManualClock(), Ends()
     async with (
-        Pool(FakeConnector.always(), max_size=1, on_event=closings, clock=clock) as pool,
+        Pool(FakeConnector.always(), max_size=1, on_event=ends, clock=clock) as pool,
         anyio.create_task_group() as tasks,
     ):
         handle = await pool.get()
@@ -594,20 +572,20 @@ async def test_a_close_that_hangs_keeps_its_place_until_close_timeout() -> None:
         assert pool.statistics().closing == 1
         await clock.advance(0.1)
         assert caller.connection.number == 2
-        assert closings.reasons == [CloseReason.DISCARDED]
+        assert ends.reasons == [CloseReason.DISCARDED]
         assert pool.statistics().hook_errors == 1
         caller.release()
 
 
 async def test_the_error_that_condemned_a_connection_is_not_hidden_by_its_close() -> None:
-    closings, error = Closings(), OSError("reset failed")
-    async with Pool(FakeConnector.always(), reset=FakeConnection.reset, on_event=closings) as pool:
+    ends, error = Ends(), OSError("reset failed")
+    async with Pool(FakeConnector.always(), reset=FakeConnection.reset, on_event=ends) as pool:
         handle = await pool.get()
         handle.connection.on_reset = error
         handle.connection.on_close = OSError("close failed")
         handle.release()
         await settle()
-        assert closings.seen[0].error is error
+        assert ends.seen[0].error is error
         assert pool.statistics().hook_errors == 2
 
 
@@ -641,14 +619,8 @@ async def test_the_last_dial_error_is_kept_until_a_dial_succeeds() -> None:
 
 
 async def test_a_connect_that_hangs_ends_at_connect_timeout() -> None:
-    clock, connector = ManualClock(), FakeConnector()
-    ends: list[DialFailed] = []
-
-    def observe(event: PoolEvent) -> None:
-        if isinstance(event, DialFailed):
-            ends.append(event)
-
-    async with Pool(connector, on_event=observe, clock=clock) as pool, anyio.create_task_group() as tasks:
+    clock, connector, ends = ManualClock(), FakeConnector(), Ends()
+    async with Pool(connector, on_event=ends, clock=clock) as pool, anyio.create_task_group() as tasks:
         caller = Caller(tasks, pool)
         dial = await connector.next_dial()
         await clock.advance(9.9)
@@ -657,7 +629,9 @@ async def test_a_connect_that_hangs_ends_at_connect_timeout() -> None:
         assert isinstance(caller.error, PoolTimeout)
         assert "connect_timeout=10 s" in caller.text
         assert dial.cancelled
-        assert [(event.reason, event.elapsed) for event in ends] == [(DialEnd.TIMEOUT, 10.0)]
+        (end,) = ends.seen
+        assert isinstance(end, DialFailed)
+        assert (end.reason, end.elapsed) == (DialEnd.TIMEOUT, 10.0)
         assert pool.statistics().dials_failed == 1
         check_invariants(pool)
 
@@ -697,7 +671,7 @@ async def test_a_connect_that_ignores_the_closing_of_the_pool_has_its_connection
 
 async def test_a_connect_that_ignores_a_clear_has_its_connection_closed() -> None:
     connections = [FakeConnection(2), FakeConnection(1)]
-    closings = Closings()
+    ends = Ends()
 
     async def connect() -> FakeConnection:
         connection = connections.pop()
@@ -706,13 +680,13 @@ async def test_a_connect_that_ignores_a_clear_has_its_connection_closed() -> Non
                 await anyio.sleep_forever()
         return connection
 
-    async with Pool(connect, on_event=closings) as pool, anyio.create_task_group() as tasks:
+    async with Pool(connect, on_event=ends) as pool, anyio.create_task_group() as tasks:
         caller = Caller(tasks, pool)
         await settle()
         pool.clear()
         await settle()
         assert caller.connection.number == 2
-        assert closings.reasons == [CloseReason.CLEARED]
+        assert ends.reasons == [CloseReason.CLEARED]
         caller.release()
 
 

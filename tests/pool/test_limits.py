@@ -9,27 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
-from wspool import CloseReason, ConnectionClosed, GetWaiting, Pool, Pooled, PoolEvent, PoolFull, PoolTimeout
+from tests.pool.caller import Caller, Ends, use
+from wspool import CloseReason, GetWaiting, Pool, Pooled, PoolEvent, PoolFull, PoolTimeout
 from wspool.testing import FakeConnection, FakeConnector, Fault, ManualClock, check_invariants, prove_capacity, settle
-
-
-class Closings:
-    """An observer that keeps why connections ended."""
-
-    def __init__(self) -> None:
-        self.reasons: list[CloseReason] = []
-
-    def __call__(self, event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed):
-            self.reasons.append(event.reason)
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
-
 
 # --- max_size -----------------------------------------------------------------------------------
 
@@ -93,11 +75,11 @@ async def test_without_a_max_size_everybody_gets_a_connection() -> None:
 
 
 async def test_what_is_released_over_max_idle_is_closed() -> None:
-    closings = Closings()
-    async with Pool(FakeConnector.always(), max_idle=2, on_event=closings) as pool:
+    ends = Ends()
+    async with Pool(FakeConnector.always(), max_idle=2, on_event=ends) as pool:
         await prove_capacity(pool, 5)
         assert pool.statistics().idle == 2
-        assert closings.reasons == [CloseReason.SURPLUS] * 3
+        assert ends.reasons == [CloseReason.SURPLUS] * 3
         check_invariants(pool)
 
 
@@ -246,12 +228,12 @@ async def test_a_warm_up_dial_that_hangs_counts_as_failed_and_is_tried_again() -
 
 
 async def test_idle_connections_are_not_closed_below_min_idle() -> None:
-    clock, closings = ManualClock(), Closings()
-    async with Pool(FakeConnector.always(), min_idle=1, idle_timeout=60, on_event=closings, clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), min_idle=1, idle_timeout=60, on_event=ends, clock=clock) as pool:
         await prove_capacity(pool, 3)
         await clock.advance(600)
         assert pool.statistics().idle == 1
-        assert closings.reasons == [CloseReason.IDLE] * (len(closings.reasons))
+        assert ends.reasons == [CloseReason.IDLE] * (len(ends.reasons))
         await use(pool)
         await settle()
         assert pool.statistics().idle == 1
@@ -426,38 +408,34 @@ async def test_max_waiting_counts_live_callers_only() -> None:
 
 
 async def test_a_connection_is_closed_after_max_uses() -> None:
-    closings, connector = Closings(), FakeConnector.always()
-    async with Pool(connector, max_uses=3, on_event=closings) as pool:
+    ends, connector = Ends(), FakeConnector.always()
+    async with Pool(connector, max_uses=3, on_event=ends) as pool:
         numbers = [(await use(pool)).number for _ in range(7)]
         assert numbers == [1, 1, 1, 2, 2, 2, 3]
         await settle()
-        assert closings.reasons == [CloseReason.USES] * 2
+        assert ends.reasons == [CloseReason.USES] * 2
 
 
 async def test_a_held_connection_past_its_lifetime_is_closed_on_release() -> None:
-    clock, closings = ManualClock(), Closings()
-    async with Pool(
-        FakeConnector.always(), max_lifetime=100, lifetime_jitter=0, on_event=closings, clock=clock
-    ) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), max_lifetime=100, lifetime_jitter=0, on_event=ends, clock=clock) as pool:
         async with pool.get() as connection:
             await clock.advance(150)
             assert not connection.closes
         await settle()
-        assert closings.reasons == [CloseReason.LIFETIME]
+        assert ends.reasons == [CloseReason.LIFETIME]
 
 
 async def test_an_idle_connection_is_closed_the_moment_its_lifetime_ends() -> None:
-    clock, closings = ManualClock(), Closings()
-    async with Pool(
-        FakeConnector.always(), max_lifetime=100, lifetime_jitter=0, on_event=closings, clock=clock
-    ) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), max_lifetime=100, lifetime_jitter=0, on_event=ends, clock=clock) as pool:
         await use(pool)
         await clock.advance(50)
         connection = await use(pool)
         await clock.advance(49.9)
         assert not connection.closes
         await clock.advance(0.1)
-        assert closings.reasons == [CloseReason.LIFETIME]
+        assert ends.reasons == [CloseReason.LIFETIME]
         assert pool.statistics().size == 0
 
 
@@ -475,13 +453,13 @@ async def test_lifetimes_end_up_to_the_jitter_earlier(monkeypatch: pytest.Monkey
 
 
 async def test_an_idle_connection_is_closed_after_idle_timeout() -> None:
-    clock, closings = ManualClock(), Closings()
-    async with Pool(FakeConnector.always(), idle_timeout=60, on_event=closings, clock=clock) as pool:
+    clock, ends = ManualClock(), Ends()
+    async with Pool(FakeConnector.always(), idle_timeout=60, on_event=ends, clock=clock) as pool:
         await use(pool)
         await clock.advance(59.9)
         assert pool.statistics().idle == 1
         await clock.advance(0.1)
-        assert closings.reasons == [CloseReason.IDLE]
+        assert ends.reasons == [CloseReason.IDLE]
         assert pool.statistics().size == 0
         check_invariants(pool)
 
@@ -520,15 +498,13 @@ class StuckClock(ManualClock):
 
 
 async def test_what_has_expired_is_not_handed_out_even_if_the_timer_is_late() -> None:
-    clock, closings = StuckClock(), Closings()
-    async with Pool(
-        FakeConnector.always(), idle_timeout=60, close=lambda _: None, on_event=closings, clock=clock
-    ) as pool:
+    clock, ends = StuckClock(), Ends()
+    async with Pool(FakeConnector.always(), idle_timeout=60, close=lambda _: None, on_event=ends, clock=clock) as pool:
         await use(pool)
         clock.jump(61)
         assert (await use(pool)).number == 2
         await settle()
-        assert closings.reasons == [CloseReason.IDLE]
+        assert ends.reasons == [CloseReason.IDLE]
 
 
 async def test_a_connection_past_its_lifetime_is_not_handed_out_even_if_the_timer_is_late() -> None:
@@ -714,8 +690,8 @@ async def test_a_dial_whose_caller_is_served_before_its_task_begins_is_not_start
 
 
 async def test_a_dial_over_max_idle_that_nobody_waits_for_is_closed() -> None:
-    connector, closings = FakeConnector(), Closings()
-    async with Pool(connector, max_idle=0, on_event=closings) as pool, anyio.create_task_group() as tasks:
+    connector, ends = FakeConnector(), Ends()
+    async with Pool(connector, max_idle=0, on_event=ends) as pool, anyio.create_task_group() as tasks:
         caller = Caller(tasks, pool)
         dial = await connector.next_dial()
         caller.scope.cancel()
@@ -723,7 +699,7 @@ async def test_a_dial_over_max_idle_that_nobody_waits_for_is_closed() -> None:
         connection = dial.succeed()
         await settle()
         assert connection.closes == 1
-        assert closings.reasons == [CloseReason.SURPLUS]
+        assert ends.reasons == [CloseReason.SURPLUS]
         assert pool.statistics().dials_spare_wasted == 1
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
+from tests.pool.caller import Caller, use
 from wspool import Pool
-from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, prove_capacity, settle
+from wspool.testing import FakeConnector, ManualClock, check_invariants, prove_capacity, settle
 
 
 class CountingClock(ManualClock):
@@ -22,11 +22,6 @@ class CountingClock(ManualClock):
     async def sleep_until(self, deadline: float) -> None:
         self.sleeps += 1
         await super().sleep_until(deadline)
-
-
-async def use(pool: Pool[FakeConnection]) -> None:
-    async with pool.get():
-        pass
 
 
 async def test_a_new_pool_sets_no_timer() -> None:

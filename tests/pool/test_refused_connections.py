@@ -7,8 +7,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
-from wspool import CloseReason, ConnectionClosed, Pool, PoolError, PoolEvent, PoolTimeout
+from tests.pool.caller import Caller, Ends
+from wspool import Pool, PoolError, PoolEvent, PoolTimeout
 from wspool._pool_state import LOG_DIAL, START, PoolState
 from wspool._settings import PoolSettings
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
@@ -199,25 +199,21 @@ async def test_a_connection_whose_attributes_cannot_be_looked_at_is_closed_like_
 
 
 async def test_an_error_of_the_block_comes_out_though_its_connection_cannot_be_looked_at() -> None:
-    reasons: list[CloseReason] = []
-
-    def on_event(event: PoolEvent) -> None:
-        if isinstance(event, ConnectionClosed):
-            reasons.append(event.reason)
+    ends = Ends()
 
     async def connect() -> Unlooked:
         one = Unlooked()
         one.gone = False
         return one
 
-    async with Pool(connect, on_event=on_event) as pool:
+    async with Pool(connect, on_event=ends) as pool:
         with pytest.raises(ValueError, match="mine"):  # what is raised in the block is the point
             async with pool.get() as connection:
                 connection.gone = True
                 raise ValueError("mine")
         await settle()
         assert pool.statistics().held == 0
-        assert len(reasons) <= 1
+        assert len(ends.seen) <= 1
         check_invariants(pool)
 
 

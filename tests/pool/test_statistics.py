@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.pool.caller import Caller
+from tests.pool.caller import Caller, use
 from wspool import Pool, PoolClosed, PoolEvent, PoolFull, PoolStatistics
 from wspool.testing import FakeConnection, FakeConnector, Fault, ManualClock, check_invariants, prove_capacity, settle
 
@@ -29,12 +29,6 @@ def assert_sums(figures: PoolStatistics) -> None:
         + figures.dials_abandoned
         + figures.dials_cancelled
     )
-
-
-async def use(pool: Pool[FakeConnection]) -> FakeConnection:
-    async with pool.get() as connection:
-        pass
-    return connection
 
 
 async def test_the_documented_sums_hold_at_every_event() -> None:

@@ -306,14 +306,19 @@ async def test_a_check_is_no_use_so_that_idle_timeout_comes_all_the_same() -> No
         assert ends.reasons == [CloseReason.IDLE]
 
 
-async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_below_them() -> None:
-    clock, go_on = ManualClock(), anyio.Event()
+def held_up(number: int, go_on: anyio.Event) -> Callable[[FakeConnection], Awaitable[None]]:
+    """A `validate` that has no answer about this one at first."""
 
     async def validate(connection: FakeConnection) -> None:
-        if connection.number == 1:
+        if connection.number == number:
             await go_on.wait()
 
-    async with Pool(FakeConnector.always(), validate=validate, clock=clock) as pool:
+    return validate
+
+
+async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_below_them() -> None:
+    clock, go_on = ManualClock(), anyio.Event()
+    async with Pool(FakeConnector.always(), validate=held_up(1, go_on), clock=clock) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(29.5)
@@ -331,13 +336,8 @@ async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_belo
 async def test_one_that_comes_back_from_a_check_as_the_oldest_expires_in_time() -> None:
     """While it was being checked, the timer was set without it."""
     clock, ends, go_on = ManualClock(), Ends(), anyio.Event()
-
-    async def validate(connection: FakeConnection) -> None:
-        if connection.number == 1:
-            await go_on.wait()
-
     settings: dict[str, Any] = {"idle_timeout": 32, "validate_timeout": 20}
-    async with Pool(FakeConnector.always(), validate=validate, on_event=ends, clock=clock, **settings) as pool:
+    async with Pool(FakeConnector.always(), validate=held_up(1, go_on), on_event=ends, clock=clock, **settings) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(29.5)
@@ -351,12 +351,7 @@ async def test_one_that_comes_back_from_a_check_as_the_oldest_expires_in_time() 
 
 async def test_a_check_that_ends_beside_older_idle_connections_puts_its_own_on_top() -> None:
     clock, go_on = ManualClock(), anyio.Event()
-
-    async def validate(connection: FakeConnection) -> None:
-        if connection.number == 2:
-            await go_on.wait()
-
-    async with Pool(FakeConnector.always(), validate=validate, clock=clock) as pool:
+    async with Pool(FakeConnector.always(), validate=held_up(2, go_on), clock=clock) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(5.0)
@@ -373,13 +368,8 @@ async def test_a_check_that_ends_beside_older_idle_connections_puts_its_own_on_t
 
 async def test_a_background_check_over_max_idle_closes_its_connection() -> None:
     clock, go_on = ManualClock(), anyio.Event()
-
-    async def validate(connection: FakeConnection) -> None:
-        if connection.number == 1:
-            await go_on.wait()
-
     ends = Ends()
-    async with Pool(FakeConnector.always(), validate=validate, max_idle=1, on_event=ends, clock=clock) as pool:
+    async with Pool(FakeConnector.always(), validate=held_up(1, go_on), max_idle=1, on_event=ends, clock=clock) as pool:
         old, new = await pool.get(), await pool.get()
         old.release()
         await clock.advance(30.0)

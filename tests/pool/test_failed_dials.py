@@ -15,7 +15,7 @@ from wspool import DialEnd, Pool, PoolTimeout
 from wspool._explain import describe
 from wspool.testing import FakeConnection, FakeConnector, ManualClock, check_invariants, settle
 
-TOO_SLOW = r"connect did not finish within 10 s \(connect_timeout\)"
+TOO_SLOW = "connect did not finish within 10 s (connect_timeout)"
 
 
 def last_error(pool: Pool[Any]) -> BaseException:
@@ -46,12 +46,11 @@ async def test_a_dial_that_took_too_long_is_told_though_nobody_waits_for_it(capl
     async with Pool(FakeConnector(), min_idle=1, on_event=ends, name="toys", clock=clock) as pool:
         await clock.advance(10)
         error = last_error(pool)
-        with pytest.raises(TimeoutError, match=f"^{TOO_SLOW}$"):
-            raise error
+        assert isinstance(error, TimeoutError)
+        assert str(error) == TOO_SLOW
         assert [(event.reason, event.error) for event in ends.seen] == [(DialEnd.TIMEOUT, error)]
         assert lines(caplog) == [
-            "WARNING toys: connect failed in the background: connect did not finish within 10 s (connect_timeout); "
-            "the same again is logged at level DEBUG"
+            f"WARNING toys: connect failed in the background: {TOO_SLOW}; the same again is logged at level DEBUG"
         ]
         check_invariants(pool)
 
@@ -71,16 +70,6 @@ async def test_a_peer_that_swallows_packets_is_not_dialled_without_a_pause(monke
             await clock.advance(until_next)
 
 
-async def test_a_caller_whose_dial_took_too_long_is_told_so_by_the_cause() -> None:
-    clock = ManualClock()
-    async with Pool(FakeConnector(), clock=clock) as pool, anyio.create_task_group() as tasks:
-        caller = Caller(tasks, pool)
-        await clock.advance(10)
-        assert isinstance(caller.error, PoolTimeout)
-        assert caller.error.__cause__ is last_error(pool)
-        assert "connect did not finish within 10 s (connect_timeout)" in caller.text
-
-
 async def test_a_caller_whose_own_time_ends_with_that_of_its_dial_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     async with (
@@ -94,6 +83,7 @@ async def test_a_caller_whose_own_time_ends_with_that_of_its_dial_is_told_why(ca
         for caller, limit in ((first, "connect_timeout"), (second, "acquire_timeout")):
             assert isinstance(caller.error, PoolTimeout)
             assert f"no connection after 10 s ({limit}=10 s)" in caller.text
+            assert TOO_SLOW in caller.text
             assert caller.error.__cause__ is last_error(pool)
         check_invariants(pool)
     assert not caplog.records, "its caller was told"
@@ -132,7 +122,7 @@ async def test_a_dial_that_reaches_its_limit_within_its_grace_took_too_long(capl
             Caller(tasks, pool)
             await clock.advance(10)
         assert [event.reason for event in ends.seen] == [DialEnd.TIMEOUT]
-        assert "connect did not finish within 10 s (connect_timeout)" in caplog.text
+        assert TOO_SLOW in caplog.text
         figures = pool.statistics()
         assert (figures.dials_failed, figures.dials_abandoned) == (1, 0)
         check_invariants(pool)

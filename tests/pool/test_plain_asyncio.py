@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from wspool import Pool
-from wspool.testing import FakeConnection, FakeConnector, check_invariants
+from wspool.testing import FakeConnection, FakeConnector, check_invariants, settle
 
 pytest.importorskip("sniffio", reason="without sniffio, anyio looks for asyncio only")
 
@@ -28,12 +28,7 @@ def run_by_uvloop(main: Coroutine[Any, Any, None]) -> None:
 
 async def called_back(function: Callable[[], object]) -> None:
     asyncio.get_running_loop().call_soon(function)
-    await turns()
-
-
-async def turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await settle()
 
 
 async def clear(pool: Pool[FakeConnection]) -> None:
@@ -49,7 +44,7 @@ async def forget(pool: Pool[FakeConnection]) -> None:
     forgotten = [pool.get_nowait()]
     with pytest.warns(ResourceWarning, match="never released"):
         forgotten.clear()
-    await turns()
+    await settle()
 
 
 @pytest.mark.parametrize("run", [asyncio.run, run_by_uvloop])

@@ -1,4 +1,4 @@
-"""Raw frames made by hand, so that they can break any rule; and what plain wsproto makes of them."""
+"""Raw frames made by hand, so that they can break any rule; a connection to say them to; what wsproto makes of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
+from wspool.testing import MemoryByteStream, memory_byte_streams
+from wspool.websocket import WebSocketConnection
 from wspool.websocket._protocol import (
     BytesReceived,
     CloseReceived,
@@ -55,6 +57,18 @@ def close(code: int | None = None, reason: str | bytes = b"") -> Frame:
     if isinstance(reason, str):
         reason = reason.encode()
     return Frame(0x8, b"" if code is None else struct.pack("!H", code) + reason)
+
+
+def from_server(*frames: Frame) -> bytes:
+    return b"".join(frame.encode(to_server=False) for frame in frames)
+
+
+def alone(
+    *, client: bool = True, max_buffer: int = 65536, **options: Any
+) -> tuple[WebSocketConnection, MemoryByteStream]:
+    """A connection, and the far end of its transport, where the test plays the other side by hand."""
+    here, far = memory_byte_streams(max_buffer)
+    return WebSocketConnection(here, client=client, **options), far
 
 
 Told = tuple[Any, ...]

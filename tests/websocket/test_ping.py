@@ -15,7 +15,7 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from tests.stream_pairs import memory_pair, own_tcp_pair, tcp_pair
 from tests.tls_pairs import tls_pair
-from tests.websocket.frames import Frame, close
+from tests.websocket.frames import Frame, alone, close, from_server
 from wspool.testing import MemoryByteStream, memory_byte_streams, settle
 from wspool.websocket import ProtocolViolation, WebSocketClosed, WebSocketConnection, WebSocketStream, _turns
 from wspool.websocket._connection import READ_SIZE
@@ -35,16 +35,6 @@ def make_pair(
         return await tls_pair(transports, client_context, server_context)
 
     return plain.get(request.param, over_tls)
-
-
-def alone() -> tuple[WebSocketConnection, MemoryByteStream]:
-    """A client, and the far end of its transport, where the test plays the server by hand."""
-    here, far = memory_byte_streams()
-    return WebSocketConnection(here, client=True), far
-
-
-def from_server(*frames: Frame) -> bytes:
-    return b"".join(frame.encode(to_server=False) for frame in frames)
 
 
 def unmasked(raw: bytes) -> tuple[int, bytes]:

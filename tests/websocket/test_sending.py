@@ -11,16 +11,12 @@ from anyio import BrokenResourceError, EndOfStream
 
 from tests.stream_pairs import own_tcp_pair
 from tests.tls_pairs import tls_pair
-from tests.websocket.frames import Frame, close
+from tests.websocket.frames import Frame, close, from_server
 from wspool.testing import MemoryByteStream, memory_byte_streams, settle
 from wspool.websocket import TLSStream, WebSocketClosed, WebSocketConnection
 from wspool.websocket._protocol import BINARY, CLOSE, PING
 
 LONG = bytes(1_000_000)
-
-
-def from_server(opcode: int, payload: bytes) -> bytes:
-    return Frame(opcode, payload).encode(to_server=False)
 
 
 def counted(stream: MemoryByteStream, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -93,7 +89,7 @@ async def test_sending_no_message_writes_nothing(monkeypatch: pytest.MonkeyPatch
 async def test_what_is_owed_goes_out_with_the_next_message(monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = memory_byte_streams()
     sizes = counted(here, monkeypatch)
-    client = WebSocketConnection(here, client=True, received=from_server(PING, b"1") + from_server(BINARY, b"x"))
+    client = WebSocketConnection(here, client=True, received=from_server(Frame(PING, b"1"), Frame(BINARY, b"x")))
     assert await client.receive() == b"x"
     await client.send(b"y")
     assert len(sizes) == 1
@@ -124,7 +120,7 @@ async def test_a_pong_is_sent_though_who_was_to_send_it_is_cancelled(
             await (client.send(b"y") if operation == "send" else client.send_eof())
 
     monkeypatch.setattr(here, "send", slow_send)
-    client = WebSocketConnection(here, client=True, received=from_server(PING, b"1"))
+    client = WebSocketConnection(here, client=True, received=from_server(Frame(PING, b"1")))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send_first)
         await settle()
@@ -177,7 +173,7 @@ async def test_a_long_send_ends_when_they_close_meanwhile_and_their_close_is_ans
         tasks.start_soon(send)
         tasks.start_soon(receive)
         await settle()
-        await there.send(close(1000).encode(to_server=False))
+        await there.send(from_server(close(1000)))
         await settle()
         tasks.start_soon(client.aclose)
         while True:

@@ -16,7 +16,7 @@ from anyio.streams.tls import TLSAttribute
 from tests.stream_pairs import memory_pair, tcp_pair
 from tests.tls_pairs import tls_pair
 from tests.turns import turns_of_another
-from tests.websocket.frames import Frame, by_wsproto, close
+from tests.websocket.frames import Frame, alone, by_wsproto, close, from_server
 from wspool.testing import MemoryByteStream, check_byte_stream, memory_byte_streams, settle
 from wspool.websocket._connection import FRAME_SIZE, WebSocketAttribute, WebSocketConnection
 from wspool.websocket._errors import ProtocolViolation, WebSocketClosed
@@ -37,12 +37,6 @@ def over(transports: tuple[ByteStream, ByteStream], **options: Any) -> tuple[Web
 
 def memory(**options: Any) -> tuple[WebSocketConnection, WebSocketConnection]:
     return over(memory_byte_streams(), **options)
-
-
-def alone(*, client: bool = True, **options: Any) -> tuple[WebSocketConnection, MemoryByteStream]:
-    """A connection, and the far end of its transport, where the test plays the other side by hand."""
-    here, there = memory_byte_streams()
-    return WebSocketConnection(here, client=client, **options), there
 
 
 async def everything(stream: ByteStream) -> bytes:
@@ -127,7 +121,7 @@ async def test_a_long_message_goes_out_in_frames_of_64_kib() -> None:
 async def test_a_message_in_ever_so_many_frames_takes_no_more_memory_than_its_size(opcode: int) -> None:
     connection, far = alone()
     first, more, last = (
-        Frame(code, b"ab", fin=fin).encode(to_server=False)
+        from_server(Frame(code, b"ab", fin=fin))
         for code, fin in ((opcode, False), (CONTINUATION, False), (CONTINUATION, True))
     )
     received: list[Any] = []
@@ -172,7 +166,7 @@ async def test_nothing_is_read_while_nobody_receives_so_that_a_sender_waits() ->
 
 
 async def test_what_was_received_with_the_handshake_comes_first() -> None:
-    frame = Frame(BINARY, b"early").encode(to_server=False)
+    frame = from_server(Frame(BINARY, b"early"))
     connection, far = alone(received=frame + frame[:3])
     assert await connection.receive() == b"early"
     await far.send(frame[3:])
@@ -263,7 +257,7 @@ async def test_every_code_that_can_be_sent_is_received_and_given_back() -> None:
 
 async def test_a_close_with_an_error_code_is_an_error() -> None:
     connection, far = alone()
-    await far.send(close(1011, "oops").encode(to_server=False))
+    await far.send(from_server(close(1011, "oops")))
     with pytest.raises(BrokenResourceError, match="code 1011: oops") as caught:
         await connection.receive()
     assert isinstance(caught.value.__cause__, WebSocketClosed)
@@ -318,7 +312,7 @@ async def test_an_error_of_the_transport_is_told_as_a_broken_connection_and_keep
 async def test_what_they_sent_before_they_left_is_received_though_nothing_can_be_sent_to_them() -> None:
     connection, far = alone()
     for frame in (Frame(BINARY, b"x"), Frame(PING, b"?"), Frame(BINARY, b"last words"), close(1008, "policy")):
-        await far.send(frame.encode(to_server=False))
+        await far.send(from_server(frame))
     await far.aclose()
     assert isinstance(connection._transport, MemoryByteStream)
     connection._transport.max_read = 10
@@ -335,7 +329,7 @@ async def test_what_they_sent_before_they_left_is_received_though_nothing_can_be
 
 async def test_a_close_is_told_though_they_left_before_it_could_be_answered() -> None:
     connection, far = alone()
-    await far.send(close(1001, "bye").encode(to_server=False))
+    await far.send(from_server(close(1001, "bye")))
     await far.aclose()
     for _ in range(2):
         with pytest.raises(EndOfStream) as caught:
@@ -347,7 +341,7 @@ async def test_a_close_is_told_though_they_left_before_it_could_be_answered() ->
 
 async def test_a_violation_is_told_and_the_transport_dropped_though_they_left() -> None:
     connection, far = alone()
-    await far.send(Frame(0x3).encode(to_server=False))
+    await far.send(from_server(Frame(0x3)))
     await far.aclose()
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match="invalid opcode 0x3"):
@@ -451,7 +445,7 @@ async def test_after_both_ends_of_file_nothing_is_left_to_send() -> None:
 
 async def test_a_violation_is_told_to_both_sides_and_the_transport_is_dropped() -> None:
     connection, far = alone()
-    await far.send(Frame(BINARY, b"fine").encode(to_server=False) + Frame(0x3).encode(to_server=False))
+    await far.send(from_server(Frame(BINARY, b"fine"), Frame(0x3)))
     assert await connection.receive() == b"fine"
     for _ in range(2):
         with pytest.raises(BrokenResourceError, match="invalid opcode 0x3") as caught:
@@ -466,7 +460,7 @@ async def test_a_violation_is_told_to_both_sides_and_the_transport_is_dropped() 
 async def test_text_on_a_byte_stream_is_a_violation_with_code_1003() -> None:
     connection, far = alone()
     stream = WebSocketStream(connection)
-    await far.send(Frame(BINARY, b"bytes").encode(to_server=False) + Frame(TEXT, b"text").encode(to_server=False))
+    await far.send(from_server(Frame(BINARY, b"bytes"), Frame(TEXT, b"text")))
     assert await stream.receive() == b"bytes"
     with pytest.raises(BrokenResourceError, match="only binary"):
         await stream.receive()
@@ -551,7 +545,7 @@ async def test_a_send_that_waits_for_its_turn_can_be_cancelled_without_harm() ->
 
 async def test_a_receive_cancelled_between_two_parts_of_a_message_loses_none() -> None:
     connection, far = alone()
-    raw = Frame(BINARY, b"0123456789").encode(to_server=False)
+    raw = from_server(Frame(BINARY, b"0123456789"))
     for byte in raw[:-1]:
         await far.send(bytes([byte]))
         with anyio.CancelScope() as scope:
@@ -580,7 +574,7 @@ async def test_a_ping_is_answered_while_somebody_receives() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(connection.receive)
-        await far.send(Frame(PING, b"you?").encode(to_server=False))
+        await far.send(from_server(Frame(PING, b"you?")))
         raw = await far.receive()
         assert raw == Frame(PONG, b"you?").encode(to_server=True, key=raw[2:6])
         tasks.cancel_scope.cancel()
@@ -592,7 +586,7 @@ async def test_a_ping_that_comes_while_a_sender_is_blocked_does_not_stop_the_rec
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(connection.send, b"x" * 70_000)
         await settle()
-        await far.send(Frame(PING, b"you?").encode(to_server=False) + Frame(BINARY, b"data").encode(to_server=False))
+        await far.send(from_server(Frame(PING, b"you?"), Frame(BINARY, b"data")))
         assert await connection.receive() == b"data"
         assert connection._protocol.owes_control
         while len(raw) < 70_000 + 10 + 8:
@@ -607,9 +601,9 @@ async def test_a_ping_that_comes_after_our_end_of_file_is_not_answered_and_stops
     connection, far = alone()
     stream = WebSocketStream(connection)
     await stream.send_eof()
-    await far.send(Frame(PING, b"you?").encode(to_server=False) + Frame(BINARY, b"one").encode(to_server=False))
+    await far.send(from_server(Frame(PING, b"you?"), Frame(BINARY, b"one")))
     assert await stream.receive() == b"one"
-    await far.send(Frame(BINARY, b"two").encode(to_server=False))
+    await far.send(from_server(Frame(BINARY, b"two")))
     assert await stream.receive() == b"two"
     assert far.buffered == 8  # our Close: a header of two bytes, a key of four, a code of two
 
@@ -629,7 +623,7 @@ async def test_short_frames_are_received_together_and_a_long_one_in_parts() -> N
 @pytest.mark.parametrize("frame", [Frame(BINARY, b"x"), Frame(BINARY)], ids=["short", "empty"])
 async def test_ever_so_many_short_frames_let_others_run(frame: Frame) -> None:
     count, received = 20_000, b""
-    raw = frame.encode(to_server=False) * count + Frame(BINARY, b"end").encode(to_server=False)
+    raw = from_server(*[frame] * count, Frame(BINARY, b"end"))
     stream = WebSocketStream(alone(received=raw)[0])
     async with turns_of_another() as turns:
         while not received.endswith(b"end"):

@@ -6,7 +6,6 @@ import math
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
 import anyio
 import pytest
@@ -15,8 +14,8 @@ from anyio.abc import ByteStream
 
 from tests.jumping_clock import jumping_clock
 from tests.tls_pairs import tls_pair
-from tests.websocket.frames import Frame, by_wsproto, close
-from wspool.testing import MemoryByteStream, memory_byte_streams, settle
+from tests.websocket.frames import Frame, alone, by_wsproto, close, from_server
+from wspool.testing import memory_byte_streams, settle
 from wspool.websocket import (
     ConnectTimeout,
     UpgradeFailed,
@@ -34,24 +33,12 @@ anyio_backend = jumping_clock
 KEEPALIVE = WebSocketSettings(ping_interval=20, ping_timeout=10)
 
 
-def alone(
-    *, client: bool = True, max_buffer: int = 65536, **options: Any
-) -> tuple[WebSocketConnection, MemoryByteStream]:
-    """A connection, and the far end of its transport, where the test plays the other side by hand."""
-    here, far = memory_byte_streams(max_buffer)
-    return WebSocketConnection(here, client=client, **options), far
-
-
 @contextmanager
 def taking(seconds: float) -> Generator[None, None, None]:
     """The block takes exactly so long."""
     began = anyio.current_time()
     yield
     assert anyio.current_time() - began == pytest.approx(seconds, abs=1e-6)
-
-
-def to_client(*frames: Frame) -> bytes:
-    return b"".join(frame.encode(to_server=False) for frame in frames)
 
 
 async def trickle(stream: ByteStream, data: bytes, *, every: float) -> None:
@@ -76,7 +63,7 @@ async def test_a_quiet_far_end_is_pinged_each_time_that_the_interval_has_passed(
                 ping = await far.receive()
             assert ping[0] == 0x80 | PING
             # A pong that answers no ping of ours is a sign of life too.
-            await far.send(to_client(Frame(PONG, b"unasked")))
+            await far.send(from_server(Frame(PONG, b"unasked")))
         tasks.cancel_scope.cancel()
 
 
@@ -91,7 +78,7 @@ async def test_a_dead_far_end_is_given_up_when_the_ping_has_not_been_answered_in
 
 async def test_any_byte_is_a_sign_of_life_even_a_part_of_a_header() -> None:
     connection, far = alone(settings=KEEPALIVE)
-    raw = to_client(Frame(BINARY, b"slow"))
+    raw = from_server(Frame(BINARY, b"slow"))
     async with anyio.create_task_group() as tasks:
         # One second before it would be given up, five times.
         tasks.start_soon(lambda: trickle(far, raw, every=29))
@@ -101,7 +88,7 @@ async def test_any_byte_is_a_sign_of_life_even_a_part_of_a_header() -> None:
 
 async def test_bytes_that_come_in_time_need_no_ping() -> None:
     connection, far = alone(settings=KEEPALIVE)
-    raw = to_client(Frame(BINARY, b"slow"))
+    raw = from_server(Frame(BINARY, b"slow"))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: trickle(far, raw, every=19))
         with taking(19 * len(raw)):
@@ -143,7 +130,7 @@ async def test_a_cancelled_receive_is_cancelled_at_once_while_it_waits_for_a_pon
     connection, far = alone(settings=KEEPALIVE)
     with taking(25), anyio.move_on_after(25):
         await connection.receive()
-    await far.send(to_client(Frame(BINARY, b"alive")))
+    await far.send(from_server(Frame(BINARY, b"alive")))
     assert await connection.receive() == b"alive"
 
 
@@ -161,7 +148,7 @@ async def test_a_far_end_that_answers_no_ping_is_given_up_in_time() -> None:
 async def test_bytes_that_trickle_in_do_not_take_the_place_of_the_pong() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: trickle(far, to_client(*[Frame(PONG, b"other")] * 5), every=1))
+        tasks.start_soon(lambda: trickle(far, from_server(*[Frame(PONG, b"other")] * 5), every=1))
         with taking(20), pytest.raises(BrokenResourceError, match="no pong came"):
             await connection.ping()
         tasks.cancel_scope.cancel()
@@ -176,7 +163,7 @@ async def test_a_ping_that_keepalive_repeats_has_the_same_pong() -> None:
         raw = await far.receive()
         (_, pings) = by_wsproto(raw, client=False)
         assert len(pings) == 2
-        await far.send(to_client(Frame(PONG, pings[-1])))
+        await far.send(from_server(Frame(PONG, pings[-1])))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(answer_the_last)
@@ -215,11 +202,11 @@ async def test_closing_takes_as_long_as_the_answer_does() -> None:
 
 async def test_a_client_lets_the_server_close_tcp_first_for_a_second() -> None:
     connection, far = alone()
-    await far.send(to_client(close(1000)))
+    await far.send(from_server(close(1000)))
     with taking(1):
         await connection.aclose()
     connection, far = alone()
-    await far.send(to_client(close(1000)))
+    await far.send(from_server(close(1000)))
     await far.send_eof()
     with taking(0):
         await connection.aclose()
@@ -228,7 +215,7 @@ async def test_a_client_lets_the_server_close_tcp_first_for_a_second() -> None:
 async def test_closing_is_not_prolonged_by_data_that_keeps_coming() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: trickle(far, to_client(Frame(BINARY, bytes(100))), every=1))
+        tasks.start_soon(lambda: trickle(far, from_server(Frame(BINARY, bytes(100))), every=1))
         with taking(5):
             await connection.aclose()
 
@@ -251,14 +238,14 @@ async def test_closing_waits_for_a_blocked_sender_until_its_limit(seconds: float
 
 async def test_a_violation_is_told_within_the_limit_to_a_far_end_that_reads_nothing() -> None:
     connection, far = alone(max_buffer=4)
-    await far.send(to_client(Frame(0x3)))
+    await far.send(from_server(Frame(0x3)))
     with taking(5), pytest.raises(BrokenResourceError):
         await connection.receive()
 
 
 async def test_an_answer_to_a_ping_waits_no_longer_than_the_limit_for_a_far_end_that_reads_nothing() -> None:
     connection, far = alone(max_buffer=4)
-    await far.send(to_client(Frame(PING, b"?")))
+    await far.send(from_server(Frame(PING, b"?")))
     with taking(5), pytest.raises(BrokenResourceError, match="cut off"):
         await connection.receive()
 

@@ -15,11 +15,11 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from tests.stream_pairs import memory_pair, own_tcp_pair, tcp_pair
 from tests.tls_pairs import tls_pair
-from tests.websocket.frames import Frame, alone, close, from_server
+from tests.websocket.frames import Frame, alone, by_wsproto, close, from_server
 from wspool.testing import MemoryByteStream, memory_byte_streams, settle
 from wspool.websocket import ProtocolViolation, WebSocketClosed, WebSocketConnection, WebSocketStream, _turns
 from wspool.websocket._connection import READ_SIZE
-from wspool.websocket._protocol import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from wspool.websocket._protocol import BINARY, CONTINUATION, PING, PONG, TEXT
 
 Pair = tuple[ByteStream, ByteStream]
 
@@ -37,16 +37,9 @@ def make_pair(
     return plain.get(request.param, over_tls)
 
 
-def unmasked(raw: bytes) -> tuple[int, bytes]:
-    """The opcode and the payload of a client's short frame."""
-    assert len(raw) == 6 + (raw[1] & 0x7F), raw
-    return raw[0] & 0xF, bytes(byte ^ raw[2 + index % 4] for index, byte in enumerate(raw[6:]))
-
-
-async def answer(far: MemoryByteStream, *before: Frame) -> None:
-    opcode, payload = unmasked(await far.receive())
-    assert opcode == PING
-    await far.send(from_server(*before, Frame(PONG, payload)))
+async def answer(far: MemoryByteStream, *behind: Frame) -> None:
+    _, (payload,) = by_wsproto(await far.receive(), client=False)
+    await far.send(from_server(Frame(PONG, payload), *behind))
 
 
 # --- what it finds --------------------------------------------------------------------------------
@@ -112,10 +105,9 @@ async def test_pings_that_came_meanwhile_are_answered() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(connection.ping)
         await settle()
-        raw = await far.receive()
-        assert unmasked(raw[:10])[0] == PING
-        assert unmasked(raw[10:17]) == (PONG, b"2")
-        assert len(raw) == 17
+        told, pings = by_wsproto(await far.receive(), client=False)
+        assert told == [("pong", b"2")]
+        assert len(pings) == 1
         tasks.cancel_scope.cancel()
 
 
@@ -147,9 +139,8 @@ async def test_an_end_and_a_violation_that_came_meanwhile_are_told() -> None:
 async def test_a_message_behind_the_pong_is_left_for_the_next_receive() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: answer(far))
+        tasks.start_soon(answer, far, Frame(TEXT, b"later"))
         assert await connection.ping()
-    await far.send(from_server(Frame(TEXT, b"later")))
     assert await connection.receive() == "later"
 
 
@@ -226,7 +217,7 @@ async def test_a_pong_for_a_cancelled_ping_is_none_for_the_next_one() -> None:
             tasks.start_soon(ping)
             await settle()
             scope.cancel()
-    _, late = unmasked(await far.receive())
+    _, (late,) = by_wsproto(await far.receive(), client=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ping)
         await settle()
@@ -284,10 +275,9 @@ async def test_a_ping_that_gives_way_to_others_first_is_the_only_one_all_the_sam
 
 async def test_a_ping_goes_out_behind_what_another_task_is_sending() -> None:
     connection, far = alone()
-    alive: list[bool] = []
 
     async def ping() -> None:
-        alive.append(await connection.ping())
+        assert await connection.ping()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(connection.send, bytes(70_000))
@@ -297,32 +287,26 @@ async def test_a_ping_goes_out_behind_what_another_task_is_sending() -> None:
         raw = b""
         while len(raw) < 70_000 + 14 + 8 + 10:
             raw += await far.receive()
-        opcode, payload = unmasked(raw[-10:])
-        assert opcode == PING
+        _, (payload,) = by_wsproto(raw[-10:], client=False)
         await far.send(from_server(Frame(PONG, payload)))
-    assert alive == [True]
 
 
 async def test_a_ping_ends_when_another_task_closes() -> None:
     connection, far = alone()
-    errors: list[type[Exception]] = []
 
     async def ping() -> None:
-        try:
+        with pytest.raises(ClosedResourceError):
             await connection.ping()
-        except ClosedResourceError as error:
-            errors.append(type(error))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(ping)
         await settle()
         tasks.start_soon(connection.aclose)
         await settle()
-        raw = await far.receive()
-        assert unmasked(raw[10:])[0] == CLOSE
+        told, _ = by_wsproto(await far.receive(), client=False)
+        assert told == [("close", 1000, "")]
         await far.send(from_server(close(1000)))
         await far.aclose()
-    assert errors == [ClosedResourceError]
 
 
 async def test_who_has_ended_does_not_ping() -> None:
@@ -338,8 +322,7 @@ async def test_who_has_ended_does_not_ping() -> None:
         await connection.ping()
 
 
-async def test_a_far_end_that_finishes_sending_is_not_asked_for_more() -> None:
-    """Their Close is an end of file for a byte stream, which goes on sending."""
+async def test_a_byte_stream_goes_on_sending_when_a_ping_has_met_their_end_of_file() -> None:
     connection, far = alone()
     stream = WebSocketStream(connection)
     await far.send(from_server(close(1000)))

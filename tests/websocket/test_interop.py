@@ -67,27 +67,15 @@ def echo(connection: ServerConnection) -> None:
 
 
 @TLS
-async def test_their_server_answers_our_ping_between_messages(
-    tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> None:
-    with their_server(echo, server_context if tls else None) as url:
-        client = await connect_websocket(url, ssl_context=client_context if tls else None)
-        for _ in range(3):
-            assert await client.ping()
-            await client.send("hello")
-            await client.ping()  # the pong may come before the echo, or after it
-            assert await client.receive() == "hello"
-        await client.aclose()
-
-
-@TLS
-async def test_our_client_and_their_server_echo_each_kind_and_size_of_message(
+async def test_our_client_and_their_server_echo_each_kind_and_size_of_message_with_pings_in_between(
     tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     with their_server(echo, server_context if tls else None) as url:
         client = await connect_websocket(url, ssl_context=client_context if tls else None)
         for message in MESSAGES:
+            assert await client.ping()
             await client.send(message)
+            await client.ping()  # the pong may come before the echo, or after it
             assert await client.receive() == message
         await client.aclose()
 

@@ -306,16 +306,6 @@ async def test_a_time_limit_says_what_took_too_long(message: bytes, handler: Any
     assert server.closed
 
 
-async def test_a_client_that_does_not_read_its_refusal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wspool.websocket._accept._LINGER_TIME", 0.01)
-    client, server = new_pair(buffered=0)
-    await client.send(PLAIN)
-    with pytest.raises(UpgradeFailed) as caught:
-        await accept_websocket(server, upgrade_timeout=0.2)
-    assert caught.value.status == 426
-    assert server.closed
-
-
 async def test_a_refusal_is_followed_by_an_end_and_the_client_heard_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """On TCP, closing with something unread would reset the connection and overtake the answer."""
     monkeypatch.setattr("wspool.websocket._accept._LINGER_TIME", 60)

@@ -557,16 +557,6 @@ async def test_a_receive_cancelled_between_two_parts_of_a_message_loses_none() -
     assert await connection.receive() == b"0123456789"
 
 
-async def test_two_tasks_cannot_receive_at_once() -> None:
-    client, _ = memory()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(client.receive)
-        await settle()
-        with pytest.raises(BusyResourceError):
-            await client.receive()
-        tasks.cancel_scope.cancel()
-
-
 # --- pings ----------------------------------------------------------------------------------------
 
 

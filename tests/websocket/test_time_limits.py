@@ -321,6 +321,7 @@ async def test_a_client_that_does_not_take_its_refusal_has_the_limit_and_a_secon
     client, server = memory_byte_streams(30)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(client.send, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        with taking(10 + 1), pytest.raises(UpgradeFailed):
+        with taking(10 + 1), pytest.raises(UpgradeFailed) as caught:
             await accept_websocket(server)
+        assert caught.value.status == 426
     assert server.closed

@@ -24,6 +24,8 @@ from wspool.websocket._protocol import BINARY, CONTINUATION, PING, PONG, TEXT
 from wspool.websocket._settings import WebSocketSettings
 from wspool.websocket._stream import WebSocketStream
 
+# A close to which no answer comes takes that long; one that does come may take a while on a busy machine.
+IMPATIENT = WebSocketSettings(close_timeout=0.2)
 PATHS = pytest.mark.parametrize("fast", [True, False], ids=["round wsproto", "through wsproto"])
 
 
@@ -60,7 +62,7 @@ async def both(*functions: Callable[[], Any]) -> None:
 @PATHS
 async def test_it_keeps_every_promise_of_a_byte_stream_in_memory(fast: bool) -> None:
     async def make_pair() -> tuple[ByteStream, ByteStream]:
-        client, server = over(await memory_pair(), fast=fast, settings=WebSocketSettings(close_timeout=0.2))
+        client, server = over(await memory_pair(), fast=fast, settings=IMPATIENT)
         return WebSocketStream(client), WebSocketStream(server)
 
     await check_byte_stream(make_pair, concurrent_send=True)
@@ -71,7 +73,7 @@ async def test_it_keeps_every_promise_of_a_byte_stream_over_tls_over_tcp(
 ) -> None:
     async def make_pair() -> tuple[ByteStream, ByteStream]:
         transports = await tls_pair(await tcp_pair(), client_context, server_context)
-        client, server = over(transports, settings=WebSocketSettings(close_timeout=0.2))
+        client, server = over(transports, settings=IMPATIENT)
         return WebSocketStream(client), WebSocketStream(server)
 
     await check_byte_stream(make_pair, concurrent_send=True)
@@ -185,6 +187,7 @@ async def test_iterating_ends_when_they_close() -> None:
 
     async def receive() -> None:
         received.extend([message async for message in server])
+        await server.aclose()
 
     await both(send, receive)
     assert received == [b"one", "two"]
@@ -399,6 +402,7 @@ async def test_a_receive_ends_when_another_task_closes() -> None:
             await end.receive()
         except (ClosedResourceError, EndOfStream) as error:
             errors.append(error)
+            await end.aclose()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(receive, client)
@@ -631,11 +635,11 @@ async def test_empty_messages_are_no_end() -> None:
 
 
 async def test_what_was_received_before_a_close_of_ones_own_is_not_handed_out() -> None:
-    client, server = memory(settings=WebSocketSettings(close_timeout=0.2))
+    client, server = memory()
     stream = WebSocketStream(server)
     await client.send(b"0123456789")
     assert await stream.receive(4) == b"0123"
-    await stream.aclose()
+    await both(stream.aclose, client.aclose)
     with pytest.raises(ClosedResourceError):
         await stream.receive(4)
 
@@ -647,7 +651,7 @@ async def test_it_tells_its_own_attributes_and_those_of_its_transport(
     client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
     transports = await tls_pair(await tcp_pair(), client_context, server_context)
-    client, server = over(transports, subprotocol="chat", settings=WebSocketSettings(close_timeout=0.2))
+    client, server = over(transports, subprotocol="chat")
     stream = WebSocketStream(client)
     assert stream.extra(WebSocketAttribute.subprotocol) == "chat"
     assert stream.extra(WebSocketAttribute.client)

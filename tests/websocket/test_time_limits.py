@@ -41,7 +41,7 @@ def taking(seconds: float) -> Generator[None, None, None]:
     assert anyio.current_time() - began == pytest.approx(seconds, abs=1e-6)
 
 
-async def trickle(stream: ByteStream, data: bytes, *, every: float) -> None:
+async def trickle(stream: ByteStream, data: bytes, every: float) -> None:
     """Send it byte by byte, the last ones to nobody."""
     try:
         for byte in data:
@@ -81,7 +81,7 @@ async def test_any_byte_is_a_sign_of_life_even_a_part_of_a_header() -> None:
     raw = from_server(Frame(BINARY, b"slow"))
     async with anyio.create_task_group() as tasks:
         # One second before it would be given up, five times.
-        tasks.start_soon(lambda: trickle(far, raw, every=29))
+        tasks.start_soon(trickle, far, raw, 29)
         with taking(29 * len(raw)):
             assert await connection.receive() == b"slow"
 
@@ -90,7 +90,7 @@ async def test_bytes_that_come_in_time_need_no_ping() -> None:
     connection, far = alone(settings=KEEPALIVE)
     raw = from_server(Frame(BINARY, b"slow"))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: trickle(far, raw, every=19))
+        tasks.start_soon(trickle, far, raw, 19)
         with taking(19 * len(raw)):
             assert await connection.receive() == b"slow"
     assert far.buffered == 0
@@ -148,7 +148,7 @@ async def test_a_far_end_that_answers_no_ping_is_given_up_in_time() -> None:
 async def test_bytes_that_trickle_in_do_not_take_the_place_of_the_pong() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: trickle(far, from_server(*[Frame(PONG, b"other")] * 5), every=1))
+        tasks.start_soon(trickle, far, from_server(*[Frame(PONG, b"other")] * 5), 1)
         with taking(20), pytest.raises(BrokenResourceError, match="no pong came"):
             await connection.ping()
         tasks.cancel_scope.cancel()
@@ -161,7 +161,7 @@ async def test_a_ping_that_keepalive_repeats_has_the_same_pong() -> None:
     async def answer_the_last() -> None:
         await anyio.sleep(7)
         raw = await far.receive()
-        (_, pings) = by_wsproto(raw, client=False)
+        _, pings = by_wsproto(raw, client=False)
         assert len(pings) == 2
         await far.send(from_server(Frame(PONG, pings[-1])))
 
@@ -215,7 +215,7 @@ async def test_a_client_lets_the_server_close_tcp_first_for_a_second() -> None:
 async def test_closing_is_not_prolonged_by_data_that_keeps_coming() -> None:
     connection, far = alone()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: trickle(far, from_server(Frame(BINARY, bytes(100))), every=1))
+        tasks.start_soon(trickle, far, from_server(Frame(BINARY, bytes(100))), 1)
         with taking(5):
             await connection.aclose()
 
@@ -284,7 +284,7 @@ async def test_a_request_that_trickles_in_has_the_same_limit_as_silence() -> Non
     for every in (1, 7, math.inf):
         client, server = memory_byte_streams()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: trickle(client, REQUEST, every=every))  # noqa: B023
+            tasks.start_soon(trickle, client, REQUEST, every)
             with taking(10), pytest.raises(ConnectTimeout, match=r"the client's request took longer .* 10 s"):
                 await accept_websocket(server)
             assert server.closed

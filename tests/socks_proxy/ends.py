@@ -15,10 +15,11 @@ from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 
 from examples.socks_proxy import client as client_end, server as server_end
 from examples.socks_proxy.client import run_client
+from examples.socks_proxy.packets import SUBPROTOCOL, Packet, PacketReader
 from examples.socks_proxy.policy import Policy
 from examples.socks_proxy.server import run_server
 from examples.socks_proxy.settings import ClientSettings, ServerSettings
-from wspool.websocket import TCPStream, connect_tcp, listen_tcp
+from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, listen_tcp
 
 Handler: TypeAlias = Callable[[TCPStream], Awaitable[None]]
 
@@ -160,6 +161,21 @@ async def echo(stream: TCPStream) -> None:
             pass
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
+
+
+async def packet_from(websocket: WebSocketConnection, reader: PacketReader) -> Any:
+    message = await websocket.receive()
+    assert isinstance(message, bytes)
+    return reader.feed(message, True)
+
+
+async def tunnel_with(kind: type[Packet], stream: ByteStream) -> WebSocketConnection:
+    """As a server that is not ours, accept a tunnel, and wait until such a packet has come on it."""
+    websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
+    reader = PacketReader()
+    while not isinstance(await packet_from(websocket, reader), kind):
+        pass
+    return websocket
 
 
 def reset(stream: ByteStream) -> None:

@@ -45,9 +45,22 @@ from examples.socks_proxy.packets import (
 )
 from examples.socks_proxy.session import ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
-from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, connect_websocket
+from wspool.websocket import TCPStream, WebSocketConnection, connect_tcp, connect_websocket
 
-from .ends import PATIENCE, TOKEN, Ends, Handler, both_ends, echo, everything, exactly, reset, serve_in
+from .ends import (
+    PATIENCE,
+    TOKEN,
+    Ends,
+    Handler,
+    both_ends,
+    echo,
+    everything,
+    exactly,
+    packet_from,
+    reset,
+    serve_in,
+    tunnel_with,
+)
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -109,20 +122,16 @@ async def bare_tunnel(ends: Ends) -> WebSocketConnection:
     return await connect_websocket(ends.server_url, headers=headers, subprotocols=[SUBPROTOCOL])
 
 
-async def packet_from(websocket: WebSocketConnection, reader: PacketReader) -> Any:
-    message = await websocket.receive()
-    assert isinstance(message, bytes)
-    return reader.feed(message, True)
+async def never(*_: Any, **__: Any) -> Any:
+    """A dial that does not end."""
+    await anyio.sleep_forever()
 
 
 async def test_the_reply_comes_before_what_the_destination_says_first(monkeypatch: pytest.MonkeyPatch) -> None:
     gone, closed = anyio.Event(), anyio.Event()
 
     async def server(stream: TCPStream) -> None:
-        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
-        reader = PacketReader()
-        while not isinstance(await packet_from(websocket, reader), Open):
-            pass
+        websocket = await tunnel_with(Open, stream)
         await websocket.send_many([encode(Opened(1, 0, UNKNOWN)), encode(Data(1, b"banner"))])
         await gone.wait()
         await anyio.aclose_forcefully(websocket)
@@ -318,11 +327,9 @@ async def test_a_session_that_was_moved_is_not_over_when_its_first_tunnel_is(mon
 
     async def server(stream: TCPStream) -> None:
         nonlocal tunnels
-        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
         tunnels += 1
-        is_first, reader = tunnels == 1, PacketReader()
-        while not isinstance(await packet_from(websocket, reader), Open):
-            pass
+        is_first = tunnels == 1
+        websocket = await tunnel_with(Open, stream)
         await websocket.send(unknown if is_first else encode(Opened(1, 0, UNKNOWN)))
         await closing.wait()  # it does not answer a Close
         if not is_first:
@@ -346,10 +353,7 @@ async def test_a_server_that_does_not_answer_costs_the_application_no_more_time(
     replied = anyio.Event()
 
     async def server(stream: TCPStream) -> None:
-        async with await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL)) as websocket:
-            reader = PacketReader()
-            while not isinstance(await packet_from(websocket, reader), Reset):
-                pass
+        async with await tunnel_with(Reset, stream) as websocket:
             await replied.wait()
             await websocket.send(encode(Reset(1, Code.CANCELLED)))
             await anyio.sleep_forever()
@@ -370,10 +374,7 @@ async def test_a_server_that_does_not_answer_costs_the_application_no_more_time(
 @pytest.mark.parametrize("code", [0, 1, 0xFF])
 async def test_a_refusal_is_never_a_success_to_the_application(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def server(stream: TCPStream) -> None:
-        async with await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL)) as websocket:
-            reader = PacketReader()
-            while not isinstance(await packet_from(websocket, reader), Open):
-                pass
+        async with await tunnel_with(Open, stream) as websocket:
             await websocket.send(encode(Refused(1, code)))
             await anyio.sleep_forever()
 
@@ -445,11 +446,11 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
         port = await ends.listen(echo)
         dialled = 0
 
-        async def never(*_: Any, **__: Any) -> Any:
+        async def count(*_: Any, **__: Any) -> Any:
             nonlocal dialled
             dialled += 1
 
-        monkeypatch.setattr("examples.socks_proxy.server.dial", never)
+        monkeypatch.setattr("examples.socks_proxy.server.dial", count)
         async with await bare_tunnel(ends) as websocket:
             request = Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), port), 0)
             await websocket.send_many([encode(request), encode(Reset(1, Code.CANCELLED))])
@@ -459,9 +460,6 @@ async def test_a_reset_that_comes_with_its_open_cancels_the_dial(monkeypatch: py
 
 
 async def test_a_session_that_is_cancelled_while_it_dials_stays_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: Any, **__: Any) -> None:
-        await anyio.sleep_forever()
-
     returned = False
     tunnel: Any = SimpleNamespace(machine=ServerTunnel(0.0), runs=lambda _: True)
     session = relay.Session(UNKNOWN, SessionRecord(id="s1", role="server"), Code.RESET_BY_DESTINATION)
@@ -507,9 +505,6 @@ async def test_a_dial_that_ends_when_its_client_is_gone_is_no_session(monkeypatc
 async def test_who_spoke_before_the_reply_keeps_no_tunnel_when_the_session_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def never(*_: Any, **__: Any) -> Any:
-        await anyio.sleep_forever()
-
     monkeypatch.setattr(sweeper, "_INTERVAL", 0.02)
     monkeypatch.setattr(server_module, "dial", never)
     async with both_ends(monkeypatch, client={"idle_timeout": 0.1}) as ends:
@@ -636,9 +631,6 @@ async def test_an_error_in_this_program_costs_one_tunnel_and_nothing_else(
 
 
 async def test_a_client_may_say_for_how_long_it_waits_for_the_dial(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: Any, **__: Any) -> None:
-        await anyio.sleep_forever()
-
     monkeypatch.setattr(server_module, "dial", never)
     async with both_ends(monkeypatch) as ends, await bare_tunnel(ends) as websocket:
         await websocket.send(encode(Open(1, Command.CONNECT, Address(parse_host("127.0.0.1"), 80), 1)))

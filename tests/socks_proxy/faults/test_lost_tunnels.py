@@ -10,10 +10,9 @@ import pytest
 
 from examples.socks_proxy import relay
 from examples.socks_proxy.codes import CloseCode, Code
-from examples.socks_proxy.packets import SUBPROTOCOL, Open, PacketReader, Refused, encode
+from examples.socks_proxy.packets import SUBPROTOCOL, Open, Refused, encode
 from tests.jumping_clock import jumping_clock
-from tests.socks_proxy.ends import everything, exactly
-from tests.socks_proxy.test_order import packet_from
+from tests.socks_proxy.ends import everything, exactly, tunnel_with
 from wspool.websocket import Accept, accept_websocket
 
 from .in_memory import ECHO, in_memory, taking, until, until_closed
@@ -25,12 +24,12 @@ async def test_a_session_whose_fresh_tunnel_has_ended_too_is_refused_and_does_no
     """As at a server that is ending: GOAWAY on the tunnel that there is, and another is closed at once."""
 
     async def server(stream: Any) -> None:
-        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
         if world.tunnels == 1:
-            while not isinstance(await packet_from(websocket, PacketReader()), Open):
-                pass
+            websocket = await tunnel_with(Open, stream)
             await websocket.send(encode(Refused(1, Code.GOING_AWAY, "", retry_is_safe=True)))
             await anyio.sleep(1)
+        else:
+            websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
         await websocket.aclose(CloseCode.GOING_AWAY)
 
     async with in_memory() as world:
@@ -52,19 +51,17 @@ async def test_a_session_whose_fresh_tunnel_has_ended_too_is_refused_and_does_no
 async def test_the_log_says_how_long_a_session_has_waited_for_its_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float | None] = []
     monkeypatch.setattr(relay, "log_session", lambda record: waits.append(record.pool_wait))
+
+    async def begin_late(stream: Any) -> None:
+        await anyio.sleep(3)
+        await world.server.handle(stream)
+
     async with in_memory() as world:
-        connect = world.connect_tcp
-
-        async def connect_slowly(*target: object) -> Any:
-            await anyio.sleep(3)
-            return await connect(*target)
-
-        with pytest.MonkeyPatch.context() as patch:  # undone before the world is
-            patch.setattr("wspool.websocket._connect.connect_tcp", connect_slowly)
-            for _ in range(2):
-                async with await world.connect(ECHO):
-                    pass
-                await until(lambda: world.client.pool.statistics().idle)
+        world.serve = begin_late
+        for _ in range(2):
+            async with await world.connect(ECHO):
+                pass
+            await until(lambda: world.client.pool.statistics().idle)
     assert [wait for wait in waits if wait is not None] == pytest.approx([3, 0])
 
 
@@ -97,10 +94,7 @@ async def test_a_tunnel_that_has_died_since_it_was_used_costs_a_session_six_seco
         if world.tunnels == 2:
             await world.server.handle(stream)
             return
-        websocket = await accept_websocket(stream, lambda _: Accept(subprotocol=SUBPROTOCOL))
-        reader = PacketReader()
-        while not isinstance(await packet_from(websocket, reader), Open):
-            pass
+        websocket = await tunnel_with(Open, stream)
         await websocket.send(encode(Refused(1, Code.CONNECTION_REFUSED)))
         await until_closed(stream)
 
@@ -155,7 +149,7 @@ async def test_a_server_that_dials_for_long_is_not_taken_for_dead(fast_open: boo
 
     async with in_memory(client={"fast_open": fast_open}) as world:
         dial = world.connect_any
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:  # undone before the world is
             patch.setattr("examples.socks_proxy.dial.connect_any", dial_slowly)
             async with anyio.create_task_group() as tasks:
                 with taking(9, give_or_take=0.5):

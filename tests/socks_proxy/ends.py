@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
+import pytest
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 
 from examples.socks_proxy import client as client_end, server as server_end
@@ -18,6 +19,7 @@ from examples.socks_proxy.client import run_client
 from examples.socks_proxy.packets import SUBPROTOCOL, Packet, PacketReader
 from examples.socks_proxy.policy import Policy
 from examples.socks_proxy.server import run_server
+from examples.socks_proxy.session_log import SessionRecord
 from examples.socks_proxy.settings import ClientSettings, ServerSettings
 from wspool.websocket import Accept, TCPStream, WebSocketConnection, accept_websocket, connect_tcp, listen_tcp
 
@@ -182,6 +184,11 @@ def reset(stream: ByteStream) -> None:
     """Have the far end see a reset when this one is closed."""
     raw = stream.extra(SocketAttribute.raw_socket)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[SessionRecord]:
+    """The sessions that are in the log."""
+    return [vars(record)["session"] for record in caplog.records if hasattr(record, "session")]
 
 
 def remembered(monkeypatch: Any, module: Any, name: str) -> list[Any]:

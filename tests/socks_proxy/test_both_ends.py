@@ -29,7 +29,7 @@ from examples.socks_proxy.users import Users
 from wspool.testing import settle
 from wspool.websocket import TCPStream, connect_tcp
 
-from .ends import PATIENCE, TOKEN, both_ends, echo, everything, exactly, reset, serve_in
+from .ends import PATIENCE, TOKEN, both_ends, echo, everything, exactly, logged, reset, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 
@@ -448,8 +448,7 @@ async def test_a_session_that_outlasts_the_grace_is_reset_and_the_log_says_so(
             ends.stop_server.set()
             with pytest.raises(BrokenResourceError):
                 await stream.receive()
-    sessions = [vars(record)["session"] for record in caplog.records if hasattr(record, "session")]
-    outcomes = [each.outcome for each in sessions if each.role == "server"]
+    outcomes = [each.outcome for each in logged(caplog) if each.role == "server"]
     # Whether its own task or the tunnel's was cancelled first.
     assert outcomes in (["cancelled: the proxy ends"], ["general failure: it is not read any more"])
 
@@ -675,7 +674,7 @@ async def test_a_client_with_the_wrong_token_or_path_fails_and_both_logs_say_wha
         assert code == 1
         await stream.aclose()
     assert f"gets a page: its {wrong} is wrong" in caplog.text
-    (session,) = [vars(record)["session"] for record in caplog.records if hasattr(record, "session")]
+    (session,) = logged(caplog)
     assert "check the path of the URL" in session.outcome
     assert "check the token as well" in session.outcome
 

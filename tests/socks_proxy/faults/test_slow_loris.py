@@ -16,7 +16,7 @@ from examples.socks_proxy.effects import Effect
 from examples.socks_proxy.relay import Session
 from examples.socks_proxy.users import Users
 from tests.jumping_clock import jumping_clock
-from tests.socks_proxy.ends import exactly
+from tests.socks_proxy.ends import exactly, logged
 from wspool.testing import settle
 from wspool.websocket import Response, TLSStream
 
@@ -232,11 +232,6 @@ async def test_a_tunnel_that_nobody_is_at_the_other_end_of_is_closed() -> None:
         await anyio.aclose_forcefully(websocket)
 
 
-def outcomes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Of the sessions that were logged."""
-    return [vars(record)["session"].outcome for record in caplog.records if hasattr(record, "session")]
-
-
 # --- servers ----------------------------------------------------------------------------------------------------
 
 
@@ -258,7 +253,7 @@ async def test_a_server_that_does_not_answer_is_given_up_and_the_application_is_
             stream, code = await world.ask(ECHO)
         assert code == Code.GENERAL_FAILURE
         await stream.aclose()
-    assert any("the upgrade by" in one and "--connect-timeout" in one for one in outcomes(caplog))
+    assert any("the upgrade by" in each.outcome and "--connect-timeout" in each.outcome for each in logged(caplog))
 
 
 async def test_who_finds_all_tunnels_in_use_is_refused_in_time_and_the_log_names_the_limit(
@@ -274,7 +269,7 @@ async def test_who_finds_all_tunnels_in_use_is_refused_in_time_and_the_log_names
         assert code == Code.GENERAL_FAILURE
         await second.aclose()
         await first.aclose()
-    assert any("all 1 are in use; more are possible with --max-size" in each for each in outcomes(caplog))
+    assert any("all 1 are in use; more are possible with --max-size" in each.outcome for each in logged(caplog))
 
 
 async def test_a_server_that_never_says_how_a_session_went_is_given_up() -> None:

@@ -76,7 +76,7 @@ async def test_an_idle_tunnel_that_works_is_kept_for_the_next_session() -> None:
 
 
 async def test_an_idle_tunnel_that_has_ended_is_not_counted_for_long() -> None:
-    """None is opened in its place meanwhile."""
+    """As long as it is, none is opened in its place."""
     async with in_memory() as world:
         async with await world.connect(ECHO):
             pass

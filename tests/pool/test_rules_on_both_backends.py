@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
@@ -168,7 +169,7 @@ class Performance:
                 one = candidates[number % len(candidates)]
                 if isinstance(one, User | FakeDial):
                     used.add(id(one))
-                casts.append((name == "get", lambda name=name, one=one: getattr(self, f"do_{name}")(one)))  # type: ignore[misc]
+                casts.append((name == "get", partial(getattr(self, f"do_{name}"), one)))
         return casts
 
     def _candidates(self, name: str) -> list[Any]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -58,7 +59,7 @@ def test_a_pool_closes_when_every_task_of_the_loop_is_cancelled_at_its_every_ste
         await asyncio.wait([serving])
 
     for step in range(60):
-        run(lambda step=step: main(step), loop_factory)  # type: ignore[misc]
+        run(partial(main, step), loop_factory)
     for connector in connectors:
         assert not connector.open
         assert all(connection.closes == 1 for connection in connector.connections)
@@ -89,7 +90,7 @@ def test_a_pool_ends_when_every_task_of_the_loop_is_cancelled_again_and_again(lo
 
     for step in range(12):
         for times in range(2, 7):
-            run(lambda step=step, times=times: main(step, times), loop_factory)  # type: ignore[misc]
+            run(partial(main, step, times), loop_factory)
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)

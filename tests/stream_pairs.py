@@ -1,6 +1,9 @@
-"""Two byte streams that are connected with each other: in memory, and over real TCP, anyio's and ours."""
+"""Two byte streams that are connected with each other: in memory, and over real TCP, anyio's and ours; and a reset."""
 
 from __future__ import annotations
+
+import socket
+import struct
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
@@ -61,3 +64,8 @@ async def own_tcp_pair() -> tuple[ByteStream, ByteStream]:
         await arrived.wait()
         tasks.cancel_scope.cancel()
     return connected[0], accepted[0]
+
+
+def reset(stream: ByteStream) -> None:
+    """Have the far end see a reset, not an end, when this one is closed."""
+    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -178,12 +177,6 @@ async def tunnel_with(kind: type[Packet], stream: ByteStream) -> WebSocketConnec
     while not isinstance(await packet_from(websocket, reader), kind):
         pass
     return websocket
-
-
-def reset(stream: ByteStream) -> None:
-    """Have the far end see a reset when this one is closed."""
-    raw = stream.extra(SocketAttribute.raw_socket)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[SessionRecord]:

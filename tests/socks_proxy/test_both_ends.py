@@ -26,10 +26,11 @@ from examples.socks_proxy.session import ClientTunnel
 from examples.socks_proxy.session_log import SessionRecord
 from examples.socks_proxy.settings import ServerSettings
 from examples.socks_proxy.users import Users
+from tests.stream_pairs import reset
 from wspool.testing import settle
 from wspool.websocket import TCPStream, connect_tcp
 
-from .ends import PATIENCE, TOKEN, both_ends, echo, everything, exactly, logged, reset, serve_in
+from .ends import PATIENCE, TOKEN, both_ends, echo, everything, exactly, logged, serve_in
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 

@@ -45,6 +45,7 @@ from examples.socks_proxy.packets import (
 )
 from examples.socks_proxy.session import ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
+from tests.stream_pairs import reset
 from wspool.websocket import TCPStream, WebSocketConnection, connect_tcp, connect_websocket
 
 from .ends import (
@@ -57,7 +58,6 @@ from .ends import (
     everything,
     exactly,
     packet_from,
-    reset,
     serve_in,
     tunnel_with,
 )

@@ -34,10 +34,9 @@ from examples.socks_proxy.relay import Session
 from examples.socks_proxy.session import ClientTunnel, ServerTunnel
 from examples.socks_proxy.session_log import SessionRecord
 from examples.socks_proxy.tunnel import Tunnel, varied
+from tests.stream_pairs import reset
 from wspool.testing import settle
 from wspool.websocket import TCPStream
-
-from .ends import reset
 
 pytestmark = pytest.mark.usefixtures("anyio_backend")
 

@@ -22,6 +22,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSAttribute
 from cryptography.hazmat.primitives import serialization
 
+from tests.stream_pairs import reset
 from tests.websocket.conftest import Certificates
 from wspool.websocket import _connect
 from wspool.websocket._accept import accept_websocket
@@ -436,9 +437,7 @@ async def test_a_port_without_proper_tls_is_said(answer: bytes, why: str, client
 async def test_a_connection_that_is_reset_in_the_tls_handshake_is_said(client_context: ssl.SSLContext) -> None:
     async def serve(stream: SocketStream) -> None:
         await stream.receive()
-        raw = stream.extra(SocketAttribute.raw_socket)
-        # Closing with such a linger time sends a reset.
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset(stream)
         await stream.aclose()
 
     async with serving(serve) as server:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 
-from tests.stream_pairs import memory_pair, own_tcp_pair, tcp_pair
+from tests.stream_pairs import memory_pair, own_tcp_pair, reset, tcp_pair
 from tests.tls_pairs import tls_pair
 from tests.websocket.frames import Frame, alone, by_wsproto, close, from_server
 from wspool.testing import MemoryByteStream, memory_byte_streams, settle
@@ -113,8 +111,7 @@ async def test_pings_that_came_meanwhile_are_answered() -> None:
 
 async def test_a_reset_that_came_meanwhile_is_told() -> None:
     here, there = await own_tcp_pair()
-    sock = there.extra(SocketAttribute.raw_socket)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    reset(there)
     await there.aclose()
     async with WebSocketConnection(here, client=True) as client:
         with pytest.raises(BrokenResourceError):

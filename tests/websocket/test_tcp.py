@@ -9,7 +9,6 @@ import itertools
 import logging
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ import pytest
 from anyio import BrokenResourceError, BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import ByteStream, SocketAttribute
 
-from tests.stream_pairs import own_tcp_pair
+from tests.stream_pairs import own_tcp_pair, reset
 from tests.turns import turns_of_another
 from wspool.testing import settle
 from wspool.websocket import (
@@ -46,11 +45,6 @@ def nothing_is_left_open() -> Iterator[None]:
 async def fill(stream: ByteStream) -> None:
     while True:
         await stream.send(bytes(1 << 20))
-
-
-def reset(stream: ByteStream) -> None:
-    """Have the far end see a reset, not an end."""
-    stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 # --- streams ------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ from examples.socks_proxy.packets import (
 from examples.socks_proxy.session import next_session
 from examples.socks_proxy.users import Users
 from tests.jumping_clock import jumping_clock
-from tests.socks_proxy.ends import exactly, reset
+from tests.socks_proxy.ends import exactly
+from tests.stream_pairs import reset
 from tests.websocket.frames import Frame, by_wsproto, close
 from wspool.testing import settle
 from wspool.websocket import Accept, WebSocketClosed, WebSocketConnection, accept_websocket

@@ -19,7 +19,8 @@ from anyio import BrokenResourceError, ClosedResourceError
 from examples.socks_proxy import relay
 from examples.socks_proxy.packets import MAX_DATA_SENT
 from tests.jumping_clock import jumping_clock
-from tests.socks_proxy.ends import exactly, reset
+from tests.socks_proxy.ends import exactly
+from tests.stream_pairs import reset
 from wspool.testing import settle
 from wspool.websocket._connection import READ_SIZE
 

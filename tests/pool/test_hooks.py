@@ -337,6 +337,20 @@ async def test_a_check_that_ends_beside_newer_idle_connections_puts_its_own_belo
         assert ends.reasons == [CloseReason.IDLE]
 
 
+async def test_one_that_comes_back_from_a_check_does_not_expire_if_it_is_to_be_kept_ready() -> None:
+    clock, ends = ManualClock(), Ends()
+    settings: dict[str, Any] = {"idle_timeout": 32, "min_idle": 1}
+    connector = FakeConnector.always()
+    async with Pool(connector, validate=FakeConnection.validate, on_event=ends, clock=clock, **settings) as pool:
+        await settle()
+        await clock.advance(30)
+        await settle()
+        assert connector.connections[0].validations == 1
+        await clock.advance(60)
+        assert pool.statistics().idle == 1
+        assert ends.reasons == []
+
+
 async def test_a_check_that_ends_beside_older_idle_connections_puts_its_own_on_top() -> None:
     clock, go_on = ManualClock(), anyio.Event()
     async with Pool(FakeConnector.always(), validate=held_up(2, go_on), clock=clock) as pool:

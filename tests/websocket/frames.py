@@ -95,7 +95,7 @@ def merged(events: list[Told]) -> list[Told]:
 def told(event: Event) -> Told:
     match event:
         case BytesReceived(data, finished):
-            return ("bytes", data, finished)
+            return ("bytes", bytes(data), finished)  # long ones come as views, which cannot be added
         case TextReceived(text, finished):
             return ("text", text, finished)
         case PongReceived(payload):

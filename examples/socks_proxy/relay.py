@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
 
-from wspool.websocket import WriteLock, new_event
+from wspool.websocket import new_event
 
 from .codes import Code, code_name
 from .effects import Effect, SessionOpened, SessionRefused
@@ -70,7 +70,6 @@ class Session:
     # Without them, so many attributes take a dict of their own, of 1.6 KiB.
     __slots__ = (
         "_began",
-        "_deliveries",
         "_ended",
         "_failure",
         "_gone",
@@ -153,7 +152,6 @@ class Session:
         self._portion = MAX_DATA_SENT
         """The most that is read of the local side at once."""
         self._stopped = False
-        self._deliveries = WriteLock()
 
     def join(self, local: TCPStream) -> None:
         """This is its local side. Until it is concluded, nobody takes a close for the end of what was to be said."""
@@ -237,8 +235,8 @@ class Session:
     # --- from the tunnel to the local side --------------------------------------------------------------
 
     def deliver_nowait(self, payload: bytes | memoryview) -> int:
-        """Write to the local side what it takes at once, in its turn; the number of bytes."""
-        if self.local is None or self._deliveries.locked:
+        """Write to the local side what it takes at once; the number of bytes."""
+        if self.local is None:
             return 0
         try:
             sent = self.local.send_nowait(payload)
@@ -249,7 +247,7 @@ class Session:
         return sent
 
     async def deliver(self, payload: bytes | memoryview) -> None:
-        """Write payload to the local side, in its turn. If that is gone, the session is given up."""
+        """Write payload to the local side. If that is gone, the session is given up."""
         assert self.local is not None
         try:
             await self._write(self.local, payload)
@@ -257,26 +255,22 @@ class Session:
             await self.give_up(self._gone, str(error))
 
     async def _write(self, local: TCPStream, payload: bytes | memoryview) -> None:
-        async with self._deliveries:
-            # An application may pause for as long as a session may be idle.
-            if self._gone is Code.RESET_BY_DESTINATION:
-                self.stalled_until = time.monotonic() + STALL_TIMEOUT
-            try:
-                await local.send(payload)
-            finally:
-                self.last_active, self.stalled_until = time.monotonic(), None
+        # An application may pause for as long as a session may be idle.
+        if self._gone is Code.RESET_BY_DESTINATION:
+            self.stalled_until = time.monotonic() + STALL_TIMEOUT
+        try:
+            await local.send(payload)
+        finally:
+            self.last_active, self.stalled_until = time.monotonic(), None
         self.delivered += len(payload)
 
     async def end(self) -> None:
         """All has been delivered: end the local side's direction, too."""
         assert self.local is not None
-        await self._deliveries.acquire()
         try:
             self.local.send_eof_nowait()
         except GONE as error:
             await self.give_up(self._gone, str(error))
-        finally:
-            self._deliveries.release()
 
     def abort(self) -> None:
         """Reset the local side: its application must not take what it has got for all there is."""

@@ -65,6 +65,23 @@ async def test_the_log_says_how_long_a_session_has_waited_for_its_tunnel(monkeyp
     assert [wait for wait in waits if wait is not None] == pytest.approx([3, 0])
 
 
+async def test_the_log_of_both_ends_says_how_long_the_server_has_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    dials: dict[str, float | None] = {}
+    monkeypatch.setattr(relay, "log_session", lambda record: dials.update({record.role: record.dial_time}))
+    async with in_memory() as world:
+
+        async def connect_late(addresses: list[Any]) -> Any:
+            await anyio.sleep(2)
+            return await world.connect_any(addresses)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("examples.socks_proxy.dial.connect_any", connect_late)
+            async with await world.connect(ECHO):
+                pass
+        await until(lambda: len(dials) == 2)
+    assert dials == pytest.approx({"client": 2, "server": 2})
+
+
 async def test_an_idle_tunnel_that_works_is_kept_for_the_next_session() -> None:
     async with in_memory() as world:
         for _ in range(2):

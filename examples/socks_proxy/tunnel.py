@@ -345,9 +345,9 @@ class Tunnel:
             self._room = None
 
     async def lose(self, reason: str) -> None:
-        """The websocket has ended: so does the session, if one runs."""
+        """The websocket has ended: so does the session, if one runs. The first reason is the true one."""
         self.lost = self.lost or reason
-        await self.say(self.machine.tunnel_lost(reason))
+        await self.say(self.machine.tunnel_lost(self.lost))
 
     # --- time, and the end ------------------------------------------------------------------------------
 

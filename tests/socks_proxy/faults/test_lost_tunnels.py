@@ -104,8 +104,11 @@ async def test_an_idle_tunnel_that_has_ended_is_not_counted_for_long() -> None:
         assert not world.client.pool.statistics().size
 
 
-async def test_a_tunnel_that_has_died_since_it_was_used_costs_a_session_six_seconds_and_no_failure() -> None:
-    """It was heard too lately for a PING beside OPEN."""
+async def test_a_tunnel_that_has_died_since_it_was_used_costs_a_session_six_seconds_and_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was heard too lately for a PING beside OPEN. The log says that it was silent, not how it was closed then."""
+    caplog.set_level("INFO", logger="wspool.proxy")
 
     async def server(stream: Any) -> None:
         if world.tunnels == 2:
@@ -127,6 +130,7 @@ async def test_a_tunnel_that_has_died_since_it_was_used_costs_a_session_six_seco
         assert await stream.receive() == b"x"
         await stream.aclose()
         assert world.tunnels == 2
+    assert "tried again on a fresh tunnel: no byte came after a ping" in caplog.text
 
 
 async def test_what_a_destination_does_not_take_keeps_no_other_session_waiting_and_is_not_lost() -> None:

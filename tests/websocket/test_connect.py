@@ -260,6 +260,7 @@ ALL_FAILED.__cause__ = ExceptionGroup(
             f"example.com:80 failed: {os.strerror(errno.ECONNREFUSED)}, {os.strerror(errno.ENETUNREACH)}; check",
         ),
         (OSError("odd"), "example.com:80 failed: odd; check"),
+        (OSError(errno.EMFILE, "Too many open files"), "example.com:80 failed: Too many open files; raise the limit"),
     ],
 )
 async def test_the_reasons_of_all_addresses_are_said_once(

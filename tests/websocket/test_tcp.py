@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -601,6 +602,22 @@ async def test_a_lack_of_descriptors_is_waited_out_and_logged(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "no connection can be accepted" in caplog.text
     assert "Too many open files" in caplog.text
+
+
+async def test_a_lack_of_descriptors_is_logged_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same again is logged for those who debug."""
+    monkeypatch.setattr(_tcp, "_EXHAUSTED_DELAY", 0.0)
+    caplog.set_level(logging.DEBUG, logger=_tcp.__name__)
+    clock = SimpleNamespace(now=1_000_000.0)
+    monkeypatch.setattr("anyio.current_time", lambda: clock.now)
+    async with await listen_tcp("127.0.0.1") as listener:
+        for later, errors in ((0, 3), (59, 1), (1, 1)):
+            clock.now += later
+            troubled(listener, *[errno.EMFILE] * errors)
+            await _serve_one(listener)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG", "DEBUG", "DEBUG", "WARNING"]
 
 
 async def test_during_a_lack_of_descriptors_nobody_tries_without_a_break(monkeypatch: pytest.MonkeyPatch) -> None:

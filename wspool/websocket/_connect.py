@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -30,6 +31,9 @@ ClientCert: TypeAlias = Path | tuple[Path, Path]
 _PATH = (str, bytes, os.PathLike, type(None))
 # RFC 7301; h2 would carry no upgrade.
 _ALPN = "http/1.1"
+
+# Of this process, or of the machine: nothing that the far end could do anything about.
+_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 
 async def connect_websocket(
@@ -184,8 +188,11 @@ def _tcp(target: WebSocketURL, proxy: ProxyURL | None) -> tuple[str, Callable[[]
         try:
             return await connect_tcp(to.host, to.port)
         except OSError as error:
-            reasons = ", ".join(dict.fromkeys(map(_worded, _single_errors(error))))
-            raise ConnectFailed(f"{what} failed: {reasons}; check host and port, and that it is running") from error
+            errors = _single_errors(error)
+            reasons = ", ".join(dict.fromkeys(map(_worded, errors)))
+            here = any(isinstance(one, OSError) and one.errno in _NO_DESCRIPTORS for one in errors)
+            advice = "raise the limit (ulimit -n)" if here else "check host and port, and that it is running"
+            raise ConnectFailed(f"{what} failed: {reasons}; {advice}") from error
 
     return what, connect
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -37,6 +38,8 @@ Address: TypeAlias = tuple[socket.AddressFamily, tuple[Any, ...]]
 _ATTEMPT_DELAY = 0.25
 # Out of descriptors or memory: connections wait in the kernel's queue meanwhile. As trio's serve_listeners.
 _EXHAUSTED_DELAY = 0.1
+# It may last for hours, and who looks into the log is to find other lines as well.
+_EXHAUSTED_WARNINGS = 60.0
 # Linux tells of what has happened to that connection already (accept(2)).
 _OF_ONE_CONNECTION = frozenset(
     ("ECONNABORTED", "EPROTO", "ENOPROTOOPT", "ENETDOWN", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH")
@@ -355,6 +358,7 @@ class TCPListener(Listener[TCPStream]):
         """Take over listening sockets of anyio's."""
         self._bound = bound
         self._waits: list[Waits[socket.socket]] = []
+        self._warned_at = -math.inf
         for listener in bound.listeners:
             sock: socket.socket = listener.extra(SocketAttribute.raw_socket)
             self._waits.append(waits_for(sock, partial(_accept, sock)))
@@ -363,7 +367,7 @@ class TCPListener(Listener[TCPStream]):
     async def serve(self, handler: Callable[[TCPStream], Any], task_group: Starts | None = None) -> None:
         """Accept for ever, and start `handler` for each connection, in `task_group` or in one of its own.
 
-        A lack of descriptors or memory is logged and waited out. What a handler raises ends it all.
+        A lack of descriptors or memory is waited out, and logged as a warning, once a minute at most. What a handler raises ends it all.
 
         Raises:
             ExceptionGroup: With a ClosedResourceError, when this listener was closed, perhaps meanwhile; or with an
@@ -394,7 +398,10 @@ class TCPListener(Listener[TCPStream]):
             if not self._closed:
                 raise error
         elif errno.errorcode.get(error.errno or 0) not in _OF_ONE_CONNECTION:
-            _logger.warning("no connection can be accepted, tried again every %g s: %s", _EXHAUSTED_DELAY, error)
+            now, level = anyio.current_time(), logging.DEBUG
+            if now - self._warned_at >= _EXHAUSTED_WARNINGS:
+                self._warned_at, level = now, logging.WARNING
+            _logger.log(level, "no connection can be accepted, tried again every %g s: %s", _EXHAUSTED_DELAY, error)
             await anyio.sleep(_EXHAUSTED_DELAY)
 
     async def aclose(self) -> None:

@@ -19,6 +19,7 @@ import anyio
 
 try:
     from .command_line import PROGRAM_NAME
+    from .descriptors import fitted, raise_limit
     from .program import Program
     from .session_log import log_unraisable, printable, start_logging
     from .settings import UsageError, parse
@@ -33,14 +34,25 @@ _FAILED = 1
 _CANNOT_START = 2
 
 
-def main(argv: Sequence[str] | None = None, *, leave: Callable[[], object] = lambda: None) -> int:
-    """Run until it is told to stop; the exit status. `leave` is called when all is done, before the event loop ends."""
+def main(
+    argv: Sequence[str] | None = None, *, open_files: int | None = None, leave: Callable[[], object] = lambda: None
+) -> int:
+    """Run until it is told to stop.
+
+    Args:
+        argv: The command line, without the program's name.
+        open_files: How many files may be open; None for any number.
+        leave: Called when all is done, before the event loop ends.
+
+    Returns:
+        The exit status.
+    """
     try:
         settings = parse(sys.argv[1:] if argv is None else argv, os.environ)
         backend, options = _backend(settings.backend)
         start_logging(settings.log_format, settings.log_level)
         with ExitStack() as stack:
-            program = Program(settings, stack)
+            program = Program(fitted(settings, open_files), stack)
 
             async def run() -> None:
                 await program.run()
@@ -98,4 +110,4 @@ if __name__ == "__main__":
     _collect_less()
     _keep_freed_buffers()
     sys.unraisablehook = log_unraisable
-    sys.exit(main(leave=_leave))
+    sys.exit(main(open_files=raise_limit(), leave=_leave))

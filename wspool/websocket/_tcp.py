@@ -367,7 +367,8 @@ class TCPListener(Listener[TCPStream]):
     async def serve(self, handler: Callable[[TCPStream], Any], task_group: Starts | None = None) -> None:
         """Accept for ever, and start `handler` for each connection, in `task_group` or in one of its own.
 
-        A lack of descriptors or memory is waited out, and logged as a warning, once a minute at most. What a handler raises ends it all.
+        A lack of descriptors or memory is waited out, with a warning in the log, once a minute at most. What a handler
+        raises ends it all.
 
         Raises:
             ExceptionGroup: With a ClosedResourceError, when this listener was closed, perhaps meanwhile; or with an

@@ -40,6 +40,8 @@ class Launcher:
         self.backend = backend
         self.directory = directory
         self.stack = stack
+        self.open_files: int | None = None
+        """What a program may have that is started from now on; None for as many as this one."""
         self._numbers = count()
         authority = trustme.CA()
         self.ca_file = str(directory / "ca.pem")
@@ -60,7 +62,8 @@ class Launcher:
     def start(self, *arguments: str, **environment: str) -> Program:
         """A program that has ended well, or is ended, when the fixture is left."""
         log = self.directory / f"log-{next(self._numbers)}"
-        return self.stack.enter_context(running(*arguments, "--backend", self.backend, log=log, **environment))
+        arguments = (*arguments, "--backend", self.backend)
+        return self.stack.enter_context(running(*arguments, log=log, open_files=self.open_files, **environment))
 
     def server(self, *arguments: str, listen: str = "127.0.0.1:0") -> tuple[Program, str]:
         """A server end that accepts connections, and its URL."""
@@ -81,9 +84,11 @@ class Launcher:
 
 
 @contextmanager
-def running(*arguments: str, log: Path, **environment: str) -> Generator[Program, None, None]:
+def running(
+    *arguments: str, log: Path, open_files: int | None = None, **environment: str
+) -> Generator[Program, None, None]:
     """It ends with status 0, and without a word about a bug, or the test fails."""
-    program = Program(*arguments, log=log, **environment)
+    program = Program(*arguments, log=log, open_files=open_files, **environment)
     started.append(program)
     try:
         yield program

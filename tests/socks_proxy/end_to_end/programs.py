@@ -42,14 +42,16 @@ class Program:
     """`python -m examples.socks_proxy …` as a process.
 
     Standard output is read by a thread, so that waiting for a line has a limit and the pipe never fills.
-    Standard error goes to a file, which is shown when something fails.
+    Standard error goes to a file, which is shown when something fails. It may have `open_files`, if given.
     """
 
-    def __init__(self, *arguments: str, log: Path, **more_environment: str) -> None:
+    def __init__(self, *arguments: str, log: Path, open_files: int | None = None, **more_environment: str) -> None:
         self.log = log
         self.arguments = arguments
         # So that SIGNS_OF_A_BUG are seen.
         command = [sys.executable, "-W", "always", "-m", "examples.socks_proxy", *arguments]
+        if open_files is not None:
+            command = ["sh", "-c", f'ulimit -n {open_files} && exec "$@"', "sh", *command]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,

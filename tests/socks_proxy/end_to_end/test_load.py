@@ -9,10 +9,11 @@ import selectors
 import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle, islice
 from pathlib import Path
 from socketserver import BaseRequestHandler
@@ -140,6 +141,35 @@ def test_two_thousand_connections_that_are_aborted_anywhere_leave_nothing(launch
             abort(stream)
         # 0.4 MiB were measured; 10 KiB that each of them left would be 20.
         footprint.check_back_at_base(memory=10 * MIB)
+
+
+def test_a_client_with_few_descriptors_serves_a_crowd_that_has_to_wait(launcher: Launcher, echo: Origin) -> None:
+    _, url = launcher.server("--allow-private")
+    launcher.open_files = 60
+    client, proxy = launcher.client(url)
+    with ThreadPoolExecutor(30) as threads:
+        list(threads.map(lambda _: check_echo(proxy, echo), range(60)))
+    assert "60 open files (ulimit -n) are enough for 15 tunnels: --max-size is as many" in client.said()
+
+
+def test_idle_tunnels_leave_descriptors_for_destinations_to_a_server_with_few(launcher: Launcher, echo: Origin) -> None:
+    launcher.open_files = 60
+    server, url = launcher.server("--allow-private")
+    launcher.open_files = None
+    _, proxy = launcher.client(url)
+    everybody = threading.Barrier(60)
+
+    def come(_: int) -> None:
+        with ExitStack() as stack:
+            with suppress(OSError, AssertionError):  # some are refused, for want of a tunnel
+                stack.enter_context(raw_socks.connect(proxy, "127.0.0.1", echo.port))
+            everybody.wait(LIMIT)
+
+    with ThreadPoolExecutor(60) as threads:
+        list(threads.map(come, range(60)))
+    check_echo(proxy, echo)
+    assert "60 open files (ulimit -n) are enough for 15 tunnels: --max-connections is as many" in server.said()
+    assert "Too many open files" not in server.said()
 
 
 def abort(stream: socket.socket) -> None:

@@ -7,7 +7,6 @@ descriptors, none is left to connect to a destination with. So it knows its limi
 from __future__ import annotations
 
 import logging
-import resource
 from contextlib import suppress
 from dataclasses import replace
 
@@ -27,6 +26,10 @@ def raise_limit() -> int | None:
     Returns:
         How many files may be open; None if that is not limited.
     """
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows, where sockets are no files
+        return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # macOS has a limit of its own, below what it calls the hard one
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

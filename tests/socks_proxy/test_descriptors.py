@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -84,4 +85,10 @@ def test_a_system_that_raises_no_limit_is_taken_as_it_is(
 def test_no_limit_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    assert raise_limit() is None
+
+
+def test_a_system_without_such_limits_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows, which has no module for them."""
+    monkeypatch.setitem(sys.modules, "resource", None)
     assert raise_limit() is None

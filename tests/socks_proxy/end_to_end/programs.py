@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -123,3 +125,11 @@ def port_of(url: str) -> int:
     port = urlsplit(url).port
     assert port
     return port
+
+
+def wait_until(condition: Callable[[], object], otherwise: Callable[[], object]) -> None:
+    """Other processes tell nobody: they are looked at, for as long as there is hope."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)

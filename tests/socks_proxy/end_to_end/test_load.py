@@ -25,7 +25,7 @@ from tests.socks_proxy.end_to_end import raw_socks
 from tests.socks_proxy.end_to_end.conftest import Launcher
 from tests.socks_proxy.end_to_end.content import BLOCK, content
 from tests.socks_proxy.end_to_end.origins import Origin, serving
-from tests.socks_proxy.end_to_end.programs import LIMIT, Program, port_of
+from tests.socks_proxy.end_to_end.programs import LIMIT, Program, port_of, wait_until
 
 MIB = 1 << 20
 SESSIONS = 1000
@@ -74,14 +74,6 @@ class Footprint:
         )
         grown = [now - base for now, base in zip(self._resident(), self._memory, strict=True)]
         assert max(grown) <= memory, f"client and server have grown by {grown} bytes"
-
-
-def wait_until(condition: Callable[[], bool], otherwise: Callable[[], str]) -> None:
-    """Other processes tell nobody: they are looked at, for as long as there is hope."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -12,8 +12,7 @@ import signal
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socketserver import BaseRequestHandler, StreamRequestHandler
@@ -25,7 +24,7 @@ from examples.socks_proxy.codes import Code
 from tests.socks_proxy.end_to_end import raw_socks
 from tests.socks_proxy.end_to_end.conftest import TOKEN, Launcher
 from tests.socks_proxy.end_to_end.origins import HTTPOrigin, Origin, serving
-from tests.socks_proxy.end_to_end.programs import LIMIT, Program, port_of
+from tests.socks_proxy.end_to_end.programs import LIMIT, Program, port_of, wait_until
 from tests.socks_proxy.end_to_end.raw_socks import reply_to
 
 PRIVATE = "--allow-private"
@@ -44,13 +43,6 @@ def works(proxy: int, echo: Origin) -> bool:
 
 def code(proxy: int, echo: Origin) -> int:
     return reply_to(proxy, "127.0.0.1", echo.port).code
-
-
-def wait_until(condition: Callable[[], object], otherwise: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.02)
 
 
 def says(program: Program, what: str) -> None:

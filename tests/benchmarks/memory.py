@@ -165,7 +165,7 @@ async def _bytes_of_tasks(user: Callable[[], Awaitable[None]], count: int) -> fl
     for number in range(count):
         tasks[number] = asyncio.ensure_future(user())
     for _ in range(5):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # nobody tells when all of them wait in a pool of somebody else
     after = _allocated()
     assert not any(task.done() for task in tasks), "a user did not wait"
     _KEPT.append(tasks)

@@ -31,7 +31,7 @@ class _Connection(Fake):
     async def connect(cls, _: str, *, dial: Dial) -> Any:
         return await dial()
 
-    async def close(self) -> None:  # type: ignore[override]
+    async def close(self) -> None:  # type: ignore[override]  # the pool calls it so
         self.closed = True
 
 
@@ -44,7 +44,7 @@ class PsycopgPool(Contender):
 
     async def open(self, size: int, dial: Dial) -> None:
         self._pool: Any = AsyncConnectionPool(
-            connection_class=_Connection,  # type: ignore[type-var]
+            connection_class=_Connection,  # type: ignore[type-var]  # a stand-in
             kwargs={"dial": dial},
             min_size=0,
             max_size=size,

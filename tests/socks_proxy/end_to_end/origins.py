@@ -147,7 +147,7 @@ class HTTPHandler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its name in the standard library
         """Say nothing: what was asked is known to the tests."""
 
 

@@ -29,7 +29,7 @@ def main() -> None:
         more["ssl"].load_cert_chain(cert, key)
     if peer == "websocks":
         # Its websockets had that name there; the oldest that runs on this Python has not.
-        import_module("websockets.server").HTTPResponse = Any  # type: ignore[attr-defined]
+        import_module("websockets.server").HTTPResponse = Any  # type: ignore[attr-defined]  # that is the point
     found = import_module(place[0])
     setattr(found, place[1], functools.partial(getattr(found, place[1]), **more))
     sys.argv = [peer, role, *arguments]
